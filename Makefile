@@ -1,0 +1,58 @@
+# Two commands from a fresh machine: `make figures`, `make test`. Needs python3 (3.11 or later), make and git.
+.DEFAULT_GOAL := help
+.PHONY: help setup figures gallery test test-all lint bench notebooks clean
+
+VENV := .venv
+READY := $(VENV)/.ready
+BIN := $(VENV)/bin
+PRESET ?= laptop
+STUDY ?=
+
+help: ## list the verbs
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@echo 'STUDY=name selects one study, PRESET=smoke|laptop|paper its size.'
+
+setup: $(READY) ## build the environment in .venv, with uv where there is one
+
+# neural-tangents goes without its dependencies: they are TensorFlow, which theorysim does not use.
+$(READY): pyproject.toml
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "theorysim needs Python 3.11 or later")'
+	@if command -v uv >/dev/null; then \
+		set -ex; \
+		uv venv --quiet --allow-existing $(VENV); \
+		uv pip install --quiet --python $(BIN)/python -e '.[dev]'; \
+		uv pip install --quiet --python $(BIN)/python --no-deps neural-tangents frozendict; \
+	else \
+		set -ex; \
+		python3 -m venv $(VENV); \
+		$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'; \
+		$(BIN)/pip install --quiet --disable-pip-version-check --no-deps neural-tangents frozendict; \
+	fi
+	@touch $@
+
+figures: $(READY) ## draw every study, and fail where a claim fails
+	$(BIN)/theorysim figures $(STUDY) --preset $(PRESET)
+
+gallery: $(READY) ## copy the laptop pictures and claims to figures/gallery and the README
+	$(BIN)/theorysim gallery
+
+test: lint ## lint, types and the fast tests
+	$(BIN)/pytest -n auto
+
+test-all: lint ## and the slow ones
+	$(BIN)/pytest -n auto -m ''
+
+lint: $(READY)  ## formatter, linter, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
+
+bench: $(READY) ## the benchmarks, each beside its peer
+	$(BIN)/pytest benchmarks --benchmark-only -s
+
+notebooks: $(READY) ## the studies as executed notebooks, in figures/notebooks
+	$(BIN)/theorysim notebooks $(STUDY)
+
+clean: ## remove what is built: environment, figures, caches
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .benchmarks
+	find figures -mindepth 1 -maxdepth 1 ! -name gallery -exec rm -rf {} +

@@ -1,0 +1,13 @@
+"""Strict from the first day: x64, no rank promotion, eight CPU devices."""
+
+import os
+
+from theorysim.doctor import switch_bad_fusion_off
+
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+switch_bad_fusion_off()
+
+import jax  # noqa: E402
+
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -1,0 +1,273 @@
+"""The sweep: labels, keys, traces, equal numbers however it is cut, clear refusals."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray as xr
+
+from theorysim import Grid, nonfinite, static, sweep, zipped
+from theorysim.engine.program import Executable
+
+KEY = jax.random.key(7)
+
+
+def hand_written(fn, key, *arrays):
+    """`fn` over a product of arrays, keyed as the sweep keys it."""
+    points = np.stack(np.meshgrid(*[np.arange(len(a)) for a in arrays], indexing="ij"), -1).reshape(-1, len(arrays))
+
+    def one(index):
+        k = key
+        for i in index:
+            k = jax.random.fold_in(k, i)
+        return fn(*[jnp.asarray(a)[i] for a, i in zip(arrays, index, strict=True)], k)
+
+    return np.asarray(jax.jit(jax.vmap(one))(jnp.asarray(points))).reshape([len(a) for a in arrays])
+
+
+def noisy(x, y, key):
+    return {"z": jnp.sin(x) * y + jax.random.normal(key)}
+
+
+def test_equals_the_hand_written_vmap():
+    x, y = np.linspace(0, 1, 7), np.linspace(1, 2, 5)
+    data = sweep(noisy, Grid(x=x, y=y), key=KEY)
+    assert data["z"].dims == ("x", "y")
+    np.testing.assert_array_equal(data["x"], x)
+    expected = hand_written(lambda x, y, k: jnp.sin(x) * y + jax.random.normal(k), KEY, x, y)
+    np.testing.assert_allclose(data["z"], expected, rtol=1e-14)  # other widths round differently
+
+
+def test_repeats_have_keys_of_their_own_and_points_keep_theirs_when_an_axis_grows():
+    grid, longer = Grid(x=[1.0, 2.0], y=[3.0]), Grid(x=[1.0, 2.0, 4.0], y=[3.0, 5.0])
+    data = sweep(noisy, grid, key=KEY, repeats=3)
+    assert data["z"].dims == ("x", "y", "repeat")
+    assert len(np.unique(data["z"])) == 6
+    more = sweep(noisy, longer, key=KEY, repeats=4)
+    xr.testing.assert_equal(data["z"], more["z"].isel(x=slice(2), y=slice(1), repeat=slice(3)))
+
+
+def test_common_random_numbers_come_from_a_key_that_fn_closes_over():
+    data = sweep(lambda x: {"z": x + jax.random.normal(KEY)}, Grid(x=[0.0, 1.0, 2.0]))
+    np.testing.assert_allclose(data["z"] - data["x"], jax.random.normal(KEY), rtol=1e-15)
+
+
+def test_zipped_arguments_advance_together():
+    data = sweep(lambda a, b: {"s": a + b}, Grid(run=zipped(a=[1.0, 2.0], b=[10.0, 20.0])))
+    assert data["s"].dims == ("run",)
+    assert set(data.coords) == {"a", "b"}
+    np.testing.assert_array_equal(data["s"], [11.0, 22.0])
+
+
+class Curve(NamedTuple):
+    loss: jax.Array
+    steps: jax.Array
+
+
+def test_outputs_carry_their_own_dimensions_and_coordinates():
+    def fn(rate):
+        return {"curve": Curve(jnp.exp(-rate * jnp.arange(4.0)), jnp.int32(4)), "matrix": jnp.eye(2) * rate}
+
+    dims = {"curve.loss": ("step",), "matrix": ("row", "column")}
+    data = sweep(fn, Grid(rate=[0.5, 1.0]), dims=dims, coords={"step": np.arange(4)})
+    assert data["curve.loss"].dims == ("rate", "step")
+    assert data["matrix"].dims == ("rate", "row", "column")
+    assert data["curve.steps"].dtype == np.int32
+    np.testing.assert_allclose(data["curve.loss"].sel(step=3), np.exp([-1.5, -3.0]), rtol=1e-12)
+    unnamed = sweep(fn, Grid(rate=[0.5, 1.0]))
+    assert unnamed["matrix"].dims == ("rate", "matrix_0", "matrix_1")
+
+
+def test_static_axes_reach_fn_as_python_values():
+    def fn(x, width, activation):
+        assert isinstance(width, int)
+        return {"y": activation(x) * jnp.ones(width).sum()}
+
+    data = sweep(fn, Grid(activation=static(jnp.tanh, jnp.sin), x=[0.5, 1.0], width=static(2, 3)))
+    assert data["y"].dims == ("activation", "x", "width")
+    np.testing.assert_allclose(data["y"].sel(activation="sin", width=3), 3 * np.sin([0.5, 1.0]), rtol=1e-15)
+
+
+@pytest.mark.parametrize("points", [3, 50, 5000])
+def test_one_trace_for_each_static_combination_whatever_the_size_of_the_grid(points):
+    traced = []
+
+    def fn(x, key, width, depth):
+        traced.append((width, depth))
+        return {"y": x + jax.random.normal(key, (width * depth,)).sum()}
+
+    grid = Grid(x=np.linspace(0, 1, points), width=static(2, 3), depth=static(1, 2))
+    sweep(fn, grid, key=KEY, repeats=2)
+    assert sorted(traced) == [(2, 1), (2, 2), (3, 1), (3, 2)]
+
+
+def test_a_second_sweep_of_the_same_function_is_not_traced_again():
+    traces = []
+
+    def fn(x):
+        traces.append(x)
+        return {"y": x * 2}
+
+    for start in (0.0, 1.0):
+        data = sweep(fn, Grid(x=start + np.arange(10.0)))
+        np.testing.assert_array_equal(data["y"], 2 * (start + np.arange(10.0)))
+    assert len(traces) == 1
+
+
+def network(x, key):
+    weights = jax.random.normal(key, (24, 24), x.dtype) / 5
+    steps = jax.lax.scan(lambda h, _: (jnp.tanh(weights @ h + x), None), jnp.ones(24, x.dtype), None, length=5)
+    return {"h": steps[0], "norm": jax.lax.while_loop(lambda c: c < 10, lambda c: c * (1.1 + x), jnp.ones((), x.dtype))}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_numbers_are_bit_equal_for_any_block_size_and_number_of_devices(dtype, tmp_path):
+    grid = Grid(x=np.linspace(0, 1, 37).astype(dtype), y=static(0, 1))  # 37 divides by nothing
+
+    def fn(x, y, key):
+        return network(x + y, key)
+
+    reference = sweep(fn, grid, key=KEY, repeats=3, lanes=16, devices=jax.devices()[:1])
+    for devices in (2, 8):
+        other = sweep(fn, grid, key=KEY, repeats=3, lanes=16, devices=jax.devices()[:devices])
+        xr.testing.assert_equal(reference, other)
+    for number, memory in enumerate((6e6, 2**40)):  # blocks of a few points; of a sixteenth of the grid
+        store = tmp_path / f"{number}.zarr"
+        other = sweep(fn, grid, key=KEY, repeats=3, lanes=16, memory=memory, store=store, devices=jax.devices()[:1])
+        xr.testing.assert_equal(reference, other.load())
+
+
+def test_lanes_do_not_depend_on_the_number_of_devices():
+    lanes = {sweep(network, Grid(x=np.linspace(0, 1, 300)), key=KEY, devices=jax.devices()[:n]).lanes for n in (1, 8)}
+    assert lanes == {'{"": 32}'}
+
+
+def test_lanes_come_from_the_memory_of_the_compiled_program():
+    def hungry(x):
+        matrix = jnp.outer(jnp.arange(300.0), jnp.full(300, x))
+        return {"y": jnp.linalg.norm(jnp.sin(matrix) @ jnp.cos(matrix))}
+
+    grid = Grid(x=np.linspace(0, 1, 2000))
+    one = jax.devices()[:1]
+    roomy = sweep(hungry, grid, devices=one, dry_run=True, memory=2**34)
+    tight = sweep(hungry, grid, devices=one, dry_run=True, memory=2**28)
+    assert roomy.lanes[""] == 128
+    assert 8 <= tight.lanes[""] < roomy.lanes[""]
+    assert tight.device_bytes <= 2**27 < roomy.device_bytes
+    with pytest.raises(MemoryError, match=r"8 points of this sweep need .* bytes on one device"):
+        sweep(hungry, grid, devices=one, memory=1e6)
+
+
+def test_a_result_larger_than_the_budget_asks_for_a_store():
+    with pytest.raises(MemoryError, match="pass store="):
+        sweep(lambda x: {"y": jnp.full(1000, x)}, Grid(x=np.arange(1000.0)), memory=5e6)
+
+
+def test_diverging_points_are_counted_listed_and_run_again():
+    grid = Grid(rate=np.array([0.5, 1.5, 3.0]), start=np.array([1.0, 1e300]))
+    data = sweep(lambda rate, start: {"x": start * rate**1000, "n": jnp.int32(1)}, grid)
+    assert data["x"].attrs["nonfinite"] == 3
+    assert data["n"].attrs["nonfinite"] == 0
+    listed = nonfinite(data)
+    assert listed.to_dataframe()[["rate", "start"]].values.tolist() == [[1.5, 1e300], [3.0, 1.0], [3.0, 1e300]]
+
+    computed = []
+
+    def careful(rate, start):
+        jax.debug.callback(lambda r: computed.append(float(r)), rate)
+        return {"x": jnp.log(start) + 1000 * jnp.log(rate), "n": jnp.int32(2)}
+
+    again = sweep(careful, grid, keep=data)
+    assert again["x"].attrs["nonfinite"] == 0
+    kept = np.isfinite(data["x"].values)
+    np.testing.assert_array_equal(again["x"].values[kept], data["x"].values[kept])
+    np.testing.assert_allclose(again["x"].sel(rate=3.0, start=1.0), 1000 * np.log(3), rtol=1e-14)
+    assert set(computed) == {1.5, 3.0}
+    with pytest.raises(ValueError, match="keep a result of the same grid"):
+        sweep(careful, Grid(rate=[1.0], start=[1.0]), keep=data)
+
+
+def test_an_interrupt_returns_what_is_done(monkeypatch):
+    calls = []
+
+    def interrupting(self, index, call=Executable.__call__):
+        calls.append(index)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return call(self, index)
+
+    monkeypatch.setattr(Executable, "__call__", interrupting)
+    with pytest.warns(UserWarning, match=r"interrupted: .* of 1,000 points"):
+        data = sweep(lambda x: {"y": 2 * x}, Grid(x=np.arange(1000.0)), devices=jax.devices()[:1])
+    done = data["computed"].values
+    assert 0 < done.sum() < 1000
+    np.testing.assert_array_equal(data["y"].values[done], 2 * data["x"].values[done])
+    assert np.isnan(data["y"].values[~done]).all()
+
+
+def test_a_dry_run_says_what_would_be_done(tmp_path):
+    grid = Grid(x=np.arange(1000.0))
+    plan = sweep(lambda x: {"y": x}, grid, store=tmp_path / "s.zarr", dry_run=True)
+    assert (plan.points, plan.missing, plan.result_bytes) == (1000, 1000, 8000)
+    assert plan.seconds > 0
+    assert "1,000 of 1,000 points to compute" in str(plan)
+    assert not (tmp_path / "s.zarr").exists()
+
+
+def test_provenance_stands_in_the_attributes():
+    attrs = sweep(noisy, Grid(x=[1.0], y=[2.0]), key=KEY).attrs
+    assert attrs["jax"] == jax.__version__
+    assert attrs["key"] == "threefry2x32 [0, 7]"
+    assert attrs["x64"] == 1
+    assert {"grid", "fingerprint", "theorysim", "jaxlib", "device", "xla_flags", "lanes"} <= attrs.keys()
+
+
+def test_the_fingerprint_sees_closed_over_constants():
+    def with_constant(c):
+        return sweep(lambda x: {"y": x * c}, Grid(x=[1.0])).attrs["fingerprint"]
+
+    assert with_constant(jnp.arange(3.0)[2]) == with_constant(jnp.arange(3.0)[2])
+    assert with_constant(np.arange(5000.0)) != with_constant(np.arange(5000.0) + (np.arange(5000) == 4321))
+
+
+def one(x):
+    return {"y": x}
+
+
+@pytest.mark.parametrize(
+    ("fn", "grid", "options", "message"),
+    [
+        (one, Grid(z=[1.0]), {}, r"`fn` takes \['x'\], which Grid\(z: 1\) lacks"),
+        (one, Grid(x=[1.0], z=[1.0]), {}, r"`fn` does not take \['z'\]"),
+        (one, Grid(x=[1.0]), {"repeats": 2}, "repeats=2 without a key"),
+        (one, Grid(x=[1.0]), {"key": KEY}, r"`fn` does not take \['key'\]"),
+        (noisy, Grid(x=[1.0], y=[1.0]), {}, "takes a key and the sweep has none"),
+        (noisy, Grid(x=[1.0], y=[1.0]), {"key": KEY, "repeats": 0}, "repeats=0"),
+        (noisy, Grid(x=[1.0], y=[1.0]), {"key": jax.random.split(KEY)}, "pass one typed key"),
+        (noisy, Grid(x=[1.0], y=[1.0]), {"key": jnp.zeros(2, jnp.uint32)}, "pass one typed key"),
+        (lambda x: x, Grid(x=[1.0]), {}, "return named arrays"),
+        (lambda x: {"x": x}, Grid(x=[1.0]), {}, "coordinates already"),
+        (lambda x: {"k": KEY}, Grid(x=[1.0]), {}, "output 'k' is a PRNG key"),
+        (one, Grid(x=[1.0]), {"dims": {"q": ("a",)}}, r"dims= names \['q'\]"),
+        (one, Grid(x=[1.0]), {"dims": {"y": ("a",)}}, r"one grid point gives shape \(\)"),
+        (lambda x: {"y": jnp.ones(3)}, Grid(x=[1.0]), {"dims": {"y": ("x",)}}, "none of the grid's names"),
+        (lambda x: {"y": jnp.ones(3)}, Grid(x=[1.0]), {"coords": {"s": [1]}}, r"coords\['s'\] has shape"),
+        (
+            lambda x: {"y": jnp.ones(3), "z": jnp.ones(2)},
+            Grid(x=[1.0]),
+            {"dims": {"y": ("t",), "z": ("t",)}},
+            "dimension 't' has length 3, but 2 in 'z'",
+        ),
+        (
+            lambda w: {"y": jnp.ones(w)},
+            Grid(w=static(2, 3)),
+            {},
+            r"unequal outputs: y: float64\[2\] at w=2, y: float64\[3\] at w=3",
+        ),
+    ],
+)
+def test_bad_input_is_refused(fn, grid, options, message):
+    with pytest.raises(ValueError, match=message):
+        sweep(fn, grid, **options)

@@ -1,0 +1,110 @@
+"""How a grid is cut: blocks that are written at once, lanes that are computed at once."""
+
+import itertools
+import math
+import os
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from theorysim.engine.program import Device, Executable
+
+FEWEST_LANES, MOST_LANES = 8, 2**16
+TILES = 16  # a grid is cut into at least so many tiles, for several devices to share
+BLOCKS = 64  # and into about so many blocks, for a killed sweep to lose little
+BLOCK_BYTES = 2**26
+MARGIN = 1.1  # allocators round up
+
+
+class Block(NamedTuple):
+    """A rectangle of the grid: its number, its place among the blocks, its extent along each axis."""
+
+    number: int
+    place: tuple[int, ...]
+    slices: tuple[slice, ...]
+
+    def points(self) -> np.ndarray:
+        """Grid indices of its points, shape (points, axes)."""
+        grid = np.indices([s.stop - s.start for s in self.slices], dtype=np.int32)
+        origin = np.array([s.start for s in self.slices], np.int32)
+        return grid.reshape(len(self.slices), -1).T + origin
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Points along each axis."""
+        return tuple(s.stop - s.start for s in self.slices)
+
+
+class Blocks(NamedTuple):
+    """A grid of shape `shape`, cut into rectangles of shape `block` (smaller at the far edges)."""
+
+    shape: tuple[int, ...]
+    block: tuple[int, ...]
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Blocks along each axis."""
+        return tuple(math.ceil(n / b) for n, b in zip(self.shape, self.block, strict=True))
+
+    def __iter__(self) -> Iterator[Block]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        for number, place in enumerate(itertools.product(*map(range, self.counts))):
+            sides = zip(place, self.block, self.shape, strict=True)
+            yield Block(number, place, tuple(slice(i * b, min(i * b + b, n)) for i, b, n in sides))
+
+
+def cut(shape: tuple[int, ...], static_axes: set[int], bytes_per_point: int, memory: int) -> Blocks:
+    """Blocks of about 1/64 of the points with equal static values, longest along the last axes."""
+    traced = math.prod(n for axis, n in enumerate(shape) if axis not in static_axes)
+    room = min(BLOCK_BYTES, memory / 16) / max(bytes_per_point, 1)
+    left = max(1, min(max(FEWEST_LANES, traced // BLOCKS), int(room)))
+    block = []
+    for axis in reversed(range(len(shape))):
+        block.append(1 if axis in static_axes else min(shape[axis], left))
+        left = max(1, left // block[-1])
+    return Blocks(shape, tuple(reversed(block)))
+
+
+def fit_to_memory(
+    executable: Callable[[int, list[Device]], Executable],
+    points: int,
+    memory: int,
+    devices: list[Device],
+    lanes: int | None = None,
+) -> Executable:
+    """The widest executable that `points` can use and `memory` (bytes) can hold.
+
+    The lanes a device are fixed by the program, the grid and the memory, never by the number of
+    devices: where the memory holds fewer tiles than there are devices, fewer devices work.
+    """
+    room = memory / 2 / MARGIN
+    if lanes is None:
+        lanes = min(max(_power_of_two(2 * points // TILES - 1), FEWEST_LANES), MOST_LANES)
+        wide = executable(lanes, devices)
+        if wide.bytes > room:
+            # The footprint is affine in the lanes: a second probe gives its slope.
+            narrow = executable(FEWEST_LANES, devices)
+            slope = max(wide.bytes - narrow.bytes, 1) / max(lanes - FEWEST_LANES, 1)
+            fitting = FEWEST_LANES + (room - narrow.bytes) / slope
+            if fitting < FEWEST_LANES:
+                raise MemoryError(
+                    f"{FEWEST_LANES} points of this sweep need {narrow.bytes:,} bytes on one device, more than "
+                    f"half of memory={memory:,}: raise memory=, or sweep with lanes=1"
+                )
+            lanes = _power_of_two(int(fitting))
+    fitted = executable(lanes, devices)
+    if devices[0].platform == "cpu" and fitted.bytes * len(devices) > room:
+        # Forced host devices share one memory.
+        return executable(lanes, devices[: max(1, int(room / fitted.bytes))])
+    return fitted
+
+
+def available_memory(devices: list[Device]) -> int:
+    """Half the memory of one device, in bytes: of the machine on CPU."""
+    limit = (devices[0].memory_stats() or {}).get("bytes_limit")
+    return (limit or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) // 2
+
+
+def _power_of_two(n: int) -> int:
+    """The largest power of two that is at most `n`."""
+    return 1 << max(n.bit_length() - 1, 0)
