@@ -1,1 +1,151 @@
 """The command line: the only module that prints."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+# Before jaxlib loads. A program from the compilation cache is greeted with pages of CPU features that XLA itself
+# asked for and then does not find; errors that matter arrive as exceptions.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import cyclopts
+import jax
+import platformdirs
+from rich.console import Console
+from rich.table import Table
+
+from theorysim import doctor as _doctor
+from theorysim.study import Outcome, StudyError, load, pipeline, references
+from theorysim.study import gallery as _gallery
+from theorysim.study import new as _new
+from theorysim.study import notebook as _notebook
+
+app = cyclopts.App(name="theorysim", help="What deep-learning theory predicts, beside what finite systems do.")
+console = Console(highlight=False, soft_wrap=True)
+
+Preset = Literal["smoke", "laptop", "paper"]
+StudyNames = Annotated[list[str], cyclopts.Parameter(help="Names of studies; all of them by default.")]
+STUDIES, FIGURES = Path("studies"), Path("figures")
+
+
+@app.command
+def figures(
+    names: StudyNames | None = None,
+    /,
+    *,
+    preset: Preset = "laptop",
+    studies: Path = STUDIES,
+    out: Path = FIGURES,
+) -> int:
+    """Draw the studies, check their claims, and write the gallery page. Exit with 1 where a claim fails."""
+    _doctor.self_check()
+    folder = out / preset
+    outcomes = []
+    for path in load.find(studies, tuple(names or ())):
+        console.print(f"[bold]{path.stem}[/]", end=" ")
+        outcomes.append(pipeline.run(path, preset, folder))
+        _report(outcomes[-1])
+    console.print(f"\n{_gallery.write_page(folder)}")
+    failed = [outcome.name for outcome in outcomes if not outcome.holds]
+    if failed:
+        console.print(f"[red]{len(failed)} of {len(outcomes)} studies fail:[/] {', '.join(failed)}")
+    return bool(failed)
+
+
+@app.command(name="list")
+def list_studies(*, studies: Path = STUDIES, out: Path = FIGURES) -> None:
+    """List the studies, their sources, and the state of their figures and claims for each preset."""
+    table = Table("study", "title", "sources", *load.PRESETS, box=None, pad_edge=False)
+    for path in load.find(studies):
+        try:
+            study = load.load(path)
+        except Exception as error:
+            table.add_row(path.stem, f"[red]broken: {error}[/]")
+            continue
+        states = (_state(path, preset, out / preset) for preset in load.PRESETS)
+        table.add_row(study.name, study.title, "\n".join(study.sources), *states)
+    console.print(table)
+
+
+@app.command
+def new(name: str, /, *, studies: Path = STUDIES) -> None:
+    """Write a study that runs, to start from."""
+    path = _new.write(name, studies)
+    console.print(f"{path}: draw it with `theorysim figures {name} --preset smoke`")
+
+
+@app.command
+def cite(name: str, /, *, studies: Path = STUDIES) -> None:
+    """Print the BibTeX entries of a study, or of a part of theorysim such as infinite.phase.fixed_point."""
+    path = studies / f"{name}.py"
+    sources = load.load(path).sources if path.exists() else references.sources_of(name)
+    console.print(references.cite(sources), markup=False)
+
+
+@app.command
+def gallery(*, preset: Preset = "laptop", out: Path = FIGURES, readme: Path = Path("README.md")) -> None:
+    """Copy the pictures to figures/gallery, and the claims into the README."""
+    pipeline.copy_pictures(out / preset, out / "gallery")
+    _gallery.update_readme(readme, out / preset)
+    console.print(f"{out / 'gallery'} and {readme} are up to date")
+
+
+@app.command
+def notebooks(names: StudyNames | None = None, /, *, studies: Path = STUDIES, out: Path = FIGURES) -> int:
+    """Turn the studies into notebooks and execute them, at smoke size, under figures/notebooks."""
+    failed = 0
+    for path in load.find(studies, tuple(names or ())):
+        try:
+            console.print(f"{_notebook.execute(path, out / 'notebooks')}")
+        except Exception as error:
+            failed += 1
+            console.print(f"[red]{path.stem} fails as a notebook[/]\n{error}")
+    return failed
+
+
+@app.command
+def doctor() -> None:
+    """Print versions, devices and settings, and check the kernels that jaxlib 0.10.2 gets wrong."""
+    for name, value in _doctor.describe().items():
+        console.print(f"{name:16} {value}", markup=False)
+    for check in _doctor.self_check():
+        console.print(f"right            {check.kernel}, {check.rows} rows", markup=False)
+
+
+def _report(outcome: Outcome) -> None:
+    how = "simulated" if outcome.simulated else "from its data"
+    console.print("" if outcome.error else f"{how} and drawn in {outcome.seconds:.1f} s")
+    for claim in outcome.claims:
+        verdict = "[green]holds[/]" if claim.holds else "[red]fails[/]"
+        numbers = f"{claim.measured:.4g} for {claim.predicted:.4g} within {claim.tolerance:.2g}"
+        console.print(f"  {verdict}  {claim.sentence}: {numbers}")
+    if outcome.error:
+        console.print(outcome.error, style="red", markup=False)
+
+
+def _state(path: Path, preset: str, out: Path) -> str:
+    record = next((r for r in _gallery.records(out) if r["study"] == path.stem), None)
+    if record is None:
+        return "not drawn"
+    held = sum(claim["holds"] for claim in record["claims"])
+    stale = "" if pipeline.is_current(path, preset, out) else ", stale"
+    return f"{held} of {len(record['claims'])} hold{stale}"
+
+
+def main() -> None:
+    """Run the command line: float64, compiled programs kept in the user's cache folder, errors in one line."""
+    _doctor.switch_bad_fusion_off()
+    jax.config.update("jax_enable_x64", True)
+    cache = Path(platformdirs.user_cache_dir("theorysim")) / f"jaxlib-{_doctor.version('jaxlib')}"
+    jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR", str(cache)))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    os.environ.setdefault("MPLBACKEND", "agg")
+    try:
+        sys.exit(app())
+    except (StudyError, _doctor.WrongNumbersError, AttributeError, KeyError, FileExistsError) as error:
+        console.print(f"[red]{type(error).__name__}:[/] {error.args[0]}")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        console.print("interrupted; what was simulated before is kept")
+        sys.exit(130)

@@ -11,10 +11,6 @@ import warnings
 from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
 KNOWN_BAD_JAXLIB = ("0.10.2",)
 FUSION_OFF = "--xla_cpu_experimental_ynn_fusion_type="
 REMEDY = f"install another one (pip install 'jaxlib==0.10.1'), or set XLA_FLAGS={FUSION_OFF} before jax computes"
@@ -58,6 +54,10 @@ def self_check() -> list[Check]:
 
     **Raises:** `WrongNumbersError`, with the remedy.
     """
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
     rng = np.random.default_rng(0)
     checks = []
     for rows, (k, d) in [(20_000, (3, 3)), (40_000, (5, 3))]:
@@ -77,12 +77,14 @@ def self_check() -> list[Check]:
 
 def describe() -> dict[str, str]:
     """Versions, devices and settings, by name."""
+    import jax
+
     packages = ("theorysim", "jax", "jaxlib", "flax", "numpy", "xarray", "zarr", "matplotlib", "neural-tangents")
     return {
         "python": f"{sys.version.split()[0]} on {platform.system()} {platform.machine()}",
         **{package: _version(package) for package in packages},
         "devices": ", ".join(f"{d.platform}:{d.id} ({d.device_kind})" for d in jax.devices()),
-        "x64": "on" if jnp.zeros(()).dtype == np.float64 else "off (the command line and the pipeline turn it on)",
+        "x64": "on" if jax.numpy.zeros(()).dtype == "float64" else "off (the command line and the pipeline turn it on)",
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
     }
 

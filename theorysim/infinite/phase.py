@@ -1,0 +1,108 @@
+"""Order and chaos: how the variance and the correlation of two inputs travel through a deep random network.
+
+Weights have variance weight_var / fan_in, biases bias_var. A layer maps the variance q of its preactivations and
+the correlation c of two inputs to
+
+    V(q) = weight_var E[phi(sqrt(q) z)^2] + bias_var,
+    C(c) = (weight_var E[phi(u) phi(v)] + bias_var) / q      at the fixed point q = V(q).
+
+The slope chi = C'(1) decides: in the ordered phase (chi < 1) all inputs become alike, in the chaotic phase (chi > 1)
+they part to a correlation c* < 1. (Poole et al., arXiv:1606.05340; Schoenholz et al., arXiv:1611.01232.)
+"""
+
+import jax.numpy as jnp
+import optimistix as optx
+
+from theorysim.infinite.activation import Activation
+from theorysim.quadrature import gaussian_mean
+from theorysim.typing import Scalar, ScalarLike
+
+_NEWTON = optx.Newton(rtol=1e-13, atol=1e-13)
+_TINY = 1e-30  # in place of 0 under a square root
+
+
+def variance_map(activation: Activation, q: ScalarLike, weight_var: ScalarLike, bias_var: ScalarLike) -> Scalar:
+    """V(q): the variance of the next layer's preactivations (arXiv:1606.05340, eq. 3)."""
+    return weight_var * _mean_square(activation.fn, q) + bias_var
+
+
+def fixed_point(activation: Activation, weight_var: ScalarLike, bias_var: ScalarLike) -> Scalar:
+    """q* = V(q*), the variance that deep layers settle at; NaN where there is none.
+
+    Newton's method from above, where V is concave, as it is for sigmoidal functions; for those, exact to 1e-12 while
+    q* < 50, the reach of the quadrature. Differentiable in both variances, by the implicit function theorem.
+    """
+    start = variance_map(activation, 100.0, weight_var, bias_var)
+
+    def residual(q, variances):
+        return variance_map(activation, q, *variances) - q
+
+    root = optx.root_find(residual, _NEWTON, start, (weight_var, bias_var), max_steps=100, throw=False)
+    found = (root.result == optx.RESULTS.successful) & (root.value > -1e-9)
+    return jnp.where(found, jnp.maximum(root.value, 0.0), jnp.nan)
+
+
+def slope(activation: Activation, q: ScalarLike, weight_var: ScalarLike) -> Scalar:
+    """Chi = weight_var E[phi'(sqrt(q) z)^2]: above 1 in the chaotic phase (arXiv:1606.05340, eq. 6).
+
+    Also the factor by which a layer multiplies the mean square of a gradient (arXiv:1611.01232, section 4).
+    """
+    return weight_var * _mean_square(activation.derivative, q)
+
+
+def correlation_map(
+    activation: Activation, c: ScalarLike, q: ScalarLike, weight_var: ScalarLike, bias_var: ScalarLike
+) -> Scalar:
+    """C(c): the correlation in the next layer, where the variance has settled at q (arXiv:1606.05340)."""
+    q = jnp.asarray(q)
+    return (weight_var * activation.dual(q, q, c * q) + bias_var) / q
+
+
+def fixed_correlation(activation: Activation, q: ScalarLike, weight_var: ScalarLike) -> Scalar:
+    """c* = C(c*), the correlation that two inputs settle at: 1 in the ordered phase, below 1 in the chaotic.
+
+    C(c) = 1 is always a root at c = 1. It is divided out: with C(c) = sum_j m_j c^j, (C(1) - C(c)) / (1 - c) is a
+    polynomial with the positive coefficients sum_{j > i} m_j, increasing and convex, so that Newton's method from
+    c = 1 falls onto the other root.
+    """
+    q = jnp.asarray(q)
+    coefficients = weight_var * activation.coefficients(q) ** 2 / q
+    tails = jnp.cumsum(coefficients[::-1])[::-1][1:]
+
+    def residual(c, tails):
+        # In the ordered phase the other root lies above 1, or nowhere: stay at 1.
+        return jnp.polyval(tails[::-1], c) - jnp.minimum(tails.sum(), 1.0)
+
+    root = optx.root_find(residual, _NEWTON, jnp.ones_like(q), tails, max_steps=100, throw=False)
+    return jnp.where(tails.sum() > 1, root.value, jnp.ones_like(q))
+
+
+def correlation_length(activation: Activation, q: ScalarLike, c: ScalarLike, weight_var: ScalarLike) -> Scalar:
+    """Xi = -1 / log C'(c*), in layers: how deep a difference of inputs is still seen (arXiv:1611.01232, eq. 9).
+
+    Diverges on the critical line, from both sides; networks train to a depth of about 6 xi.
+    """
+    q = jnp.asarray(q)
+    return -1 / jnp.log(weight_var * activation.dual_derivative(q, q, c * q))
+
+
+def critical_weight_var(activation: Activation, bias_var: ScalarLike) -> Scalar:
+    """The weight_var at which chi = 1 for a given bias_var > 0; NaN where there is none up to q* = 50.
+
+    chi = 1 gives weight_var = 1 / E[phi'^2]; with it, q = V(q) is one equation in q. Differentiable in bias_var.
+    """
+
+    def residual(log_q, bias_var):
+        q = jnp.exp(log_q)
+        return q - _mean_square(activation.fn, q) / _mean_square(activation.derivative, q) - bias_var
+
+    bracket = {"lower": jnp.log(1e-6), "upper": jnp.log(50.0)}
+    solver = optx.Bisection(rtol=1e-14, atol=1e-14)
+    start = jnp.zeros_like(bias_var)
+    root = optx.root_find(residual, solver, start, bias_var, options=bracket, max_steps=200, throw=False)
+    weight_var = 1 / _mean_square(activation.derivative, jnp.exp(root.value))
+    return jnp.where(root.result == optx.RESULTS.successful, weight_var, jnp.nan)
+
+
+def _mean_square(fn, q: ScalarLike) -> Scalar:
+    return gaussian_mean(lambda z: fn(jnp.sqrt(jnp.maximum(q, _TINY)) * z) ** 2)

@@ -1,0 +1,8 @@
+"""Finite networks and the small training loops that studies compare with theory."""
+
+from theorysim.networks.mlp import MLP as MLP
+from theorysim.networks.mlp import NTKDense as NTKDense
+from theorysim.networks.propagate import Moments as Moments
+from theorysim.networks.propagate import propagate as propagate
+from theorysim.networks.train import empirical_ntk as empirical_ntk
+from theorysim.networks.train import train as train
