@@ -128,6 +128,8 @@ def _state(path: Path, preset: str, out: Path) -> str:
     record = next((r for r in _gallery.records(out) if r["study"] == path.stem), None)
     if record is None:
         return "not drawn"
+    if "error" in record:
+        return "broken"
     held = sum(claim["holds"] for claim in record["claims"])
     stale = "" if pipeline.is_current(path, preset, out) else ", stale"
     return f"{held} of {len(record['claims'])} hold{stale}"

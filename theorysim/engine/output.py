@@ -167,8 +167,8 @@ def create_or_extend(path: Path, layout: Layout) -> Layout:
     import zarr
 
     with _explained(path, "open"):
-        group: Any = zarr.open_group(path, mode="r+", use_consolidated=False)
-    if "theorysim" not in group.attrs:
+        group: Any = zarr.open_group(path, mode="r+", use_consolidated=False) if (path / ".zgroup").exists() else None
+    if group is None or "theorysim" not in group.attrs:
         raise ValueError(f"{path} is not the store of a sweep: choose another store=, or remove it")
     refuse_if_other(path, layout, group)
     block = tuple(group.attrs["block"])

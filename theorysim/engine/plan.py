@@ -13,7 +13,7 @@ from theorysim.engine.program import Device, Executable
 FEWEST_LANES, MOST_LANES = 8, 2**16
 TILES = 16  # a grid is cut into at least so many tiles, for several devices to share
 BLOCKS = 64  # and into about so many blocks, for a killed sweep to lose little
-BLOCK_BYTES = 2**26
+BLOCK_BYTES = 2**22
 MARGIN = 1.1  # allocators round up
 
 

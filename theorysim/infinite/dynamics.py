@@ -52,7 +52,7 @@ def response(
     )
     floor = jnp.finfo(rate.dtype).eps * modes.values[-1]
     learnt = gain / jnp.maximum(modes.values, floor)
-    return (cross @ modes.vectors * learnt) @ modes.vectors.T
+    return ((cross @ modes.vectors) * learnt[None, :]) @ modes.vectors.T
 
 
 class Ensemble(NamedTuple):

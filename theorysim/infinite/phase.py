@@ -97,11 +97,13 @@ def critical_weight_var(activation: Activation, bias_var: ScalarLike) -> Scalar:
         return q - _mean_square(activation.fn, q) / _mean_square(activation.derivative, q) - bias_var
 
     bracket = {"lower": jnp.log(1e-6), "upper": jnp.log(50.0)}
-    solver = optx.Bisection(rtol=1e-14, atol=1e-14)
+    # flip=False: the residual rises. (To detect that would raise where there is no root, instead of NaN.)
+    solver = optx.Bisection(rtol=1e-14, atol=1e-14, flip=False)
     start = jnp.zeros_like(bias_var)
     root = optx.root_find(residual, solver, start, bias_var, options=bracket, max_steps=200, throw=False)
     weight_var = 1 / _mean_square(activation.derivative, jnp.exp(root.value))
-    return jnp.where(root.result == optx.RESULTS.successful, weight_var, jnp.nan)
+    found = (root.result == optx.RESULTS.successful) & (jnp.exp(root.value) < 49.0)
+    return jnp.where(found, weight_var, jnp.nan)
 
 
 def _mean_square(fn, q: ScalarLike) -> Scalar:

@@ -1,8 +1,9 @@
 """Studies: load, run, verify and draw them; the page that shows them; the works they name."""
 
 from theorysim.study.claim import Claim as Claim
-from theorysim.study.claim import Exponent as Exponent
+from theorysim.study.claim import Estimate as Estimate
 from theorysim.study.claim import exponent as exponent
+from theorysim.study.claim import extrapolate as extrapolate
 from theorysim.study.load import Study as Study
 from theorysim.study.load import StudyError as StudyError
 from theorysim.study.pipeline import Outcome as Outcome

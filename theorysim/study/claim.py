@@ -25,21 +25,34 @@ class Claim(NamedTuple):
         return math.isfinite(self.predicted) and abs(self.measured - self.predicted) <= self.tolerance
 
 
-class Exponent(NamedTuple):
-    """The exponent of a power law, and its standard error."""
+class Estimate(NamedTuple):
+    """A number read off simulations, and its standard error."""
 
     value: float
     standard_error: float
 
 
-def exponent(sizes: Float[np.ndarray, " sizes"], errors: Float[np.ndarray, "sizes repeats"]) -> Exponent:
-    """Fit errors ~ sizes^value: weighted least squares on the mean log error of each size.
+def exponent(sizes: Float[np.ndarray, " sizes"], samples: Float[np.ndarray, "sizes repeats"]) -> Estimate:
+    """The exponent a of samples ~ sizes^a, by weighted least squares on the mean logarithm at each size.
 
-    The weights, and the standard error of the exponent, come from the spread over repeats.
+    Weights and standard error come from the spread over repeats.
     """
-    logs = np.log(errors)
-    variance = logs.var(1, ddof=1) / logs.shape[1]
-    x = np.log(sizes)
-    centred = x - np.average(x, weights=1 / variance)
-    precision = (centred**2 / variance).sum()
-    return Exponent(float((centred * logs.mean(1) / variance).sum() / precision), float(precision**-0.5))
+    return _line(np.log(sizes), np.log(samples))[1]
+
+
+def extrapolate(sizes: Float[np.ndarray, " sizes"], samples: Float[np.ndarray, "sizes repeats"]) -> Estimate:
+    """The limit of infinite size of a mean that approaches it like 1 / size, by weighted least squares.
+
+    Weights and standard error come from the spread over repeats.
+    """
+    return _line(1 / sizes, samples)[0]
+
+
+def _line(x: np.ndarray, samples: np.ndarray) -> tuple[Estimate, Estimate]:
+    """Intercept and slope of the mean of the samples at each x."""
+    weights = samples.shape[1] / samples.var(1, ddof=1)
+    design = np.stack([np.ones_like(x), x], 1)
+    covariance = np.linalg.inv(design.T @ (weights[:, None] * design))
+    values = covariance @ (design.T @ (weights * samples.mean(1)))
+    intercept, slope = zip(values, np.sqrt(np.diag(covariance)), strict=True)
+    return Estimate(*map(float, intercept)), Estimate(*map(float, slope))

@@ -53,8 +53,10 @@ def run(path: Path, preset: str, out: Path) -> Outcome:
         claims = _claims(study, data)
         _write_json(folder / "claims.json", _record(study, preset, claims, figures, data.attrs))
         error = ""
-    except Exception:
+    except Exception as exception:
         error = traceback.format_exc()
+        (out / path.stem).mkdir(parents=True, exist_ok=True)
+        _write_json(out / path.stem / "claims.json", _broken(path, preset, exception))
     seconds = time.perf_counter() - start
     if simulated and not error:
         _write_json(out / path.stem / "times.json", {"simulate, draw and check": seconds})
@@ -67,7 +69,7 @@ def is_current(path: Path, preset: str, out: Path) -> bool:
     if not record.exists():
         return False
     try:
-        return json.loads(record.read_text())["fingerprint"] == fingerprint(path, load(path).presets[preset])
+        return json.loads(record.read_text()).get("fingerprint") == fingerprint(path, load(path).presets[preset])
     except Exception:
         return False
 
@@ -139,6 +141,12 @@ def _record(study: Study, preset: str, claims: list[Claim], figures: list[str], 
         "figures": figures,
         **{name: attrs[name] for name in ("fingerprint", "theorysim", "jax", "jaxlib", "device", "x64")},
     }
+
+
+def _broken(path: Path, preset: str, exception: Exception) -> dict[str, Any]:
+    """So that no older record passes for this one."""
+    error = f"{type(exception).__name__}: {exception}"
+    return {"study": path.stem, "title": path.stem, "preset": preset, "claims": [], "figures": [], "error": error}
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

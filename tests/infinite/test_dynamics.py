@@ -1,0 +1,63 @@
+"""Training in closed form: brute-force iteration, neural-tangents, limits in time."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from theorysim.infinite import dynamics, erf, fully_connected
+from theorysim.infinite.neural_tangents import predict, stax
+
+X = jax.random.normal(jax.random.key(0), (9, 6))
+TRAIN, TARGETS = 6, jax.random.normal(jax.random.key(1), (6, 2))
+KERNELS = fully_connected(erf, X, X, depth=2, weight_var=1.5, bias_var=0.1)
+MODES = dynamics.modes(KERNELS.ntk[:TRAIN, :TRAIN])
+CROSS = KERNELS.ntk[:, :TRAIN]
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.97])
+@pytest.mark.parametrize("steps", [0, 1, 2, 17])
+def test_response_is_that_of_iterated_gradient_descent(share, steps):
+    learning_rate = share * dynamics.largest_learning_rate(MODES)
+    initial = jax.random.normal(jax.random.key(2), (9, 2))
+    f = initial
+    for _ in range(steps):
+        f = f - learning_rate / TRAIN * CROSS @ (f[:TRAIN] - TARGETS)
+    response = dynamics.response(MODES, CROSS, step=steps, learning_rate=learning_rate)
+    np.testing.assert_allclose(initial + response @ (TARGETS - initial[:TRAIN]), f, rtol=1e-9, atol=1e-12)
+
+
+def test_beyond_the_largest_learning_rate_training_diverges():
+    largest = dynamics.largest_learning_rate(MODES)
+    for share, grows in [(0.999, False), (1.001, True)]:
+        response = dynamics.response(MODES, CROSS, step=20_000, learning_rate=share * largest)
+        assert (jnp.abs(response).max() > 1e6) == grows
+
+
+def test_ensemble_is_that_of_neural_tangents():
+    _, _, kernel = stax.serial(
+        *[stax.Dense(1, np.sqrt(1.5), np.sqrt(0.1)), stax.Erf()] * 2, stax.Dense(1, np.sqrt(1.5), np.sqrt(0.1))
+    )
+    reference = predict.gradient_descent_mse_ensemble(kernel, X[:TRAIN], TARGETS, diag_reg=0)
+    time = 3.0
+    expected = reference(t=time, x_test=X, get="ntk", compute_cov=True)
+    # Gradient flow is the limit of small steps; neural-tangents divides the loss by all outputs.
+    steps = 2_000_000
+    response = dynamics.response(MODES, CROSS, step=steps, learning_rate=time / steps / TARGETS.shape[1])
+    ours = dynamics.ensemble(
+        response, KERNELS.nngp[:TRAIN, :TRAIN], KERNELS.nngp[:, :TRAIN], jnp.diag(KERNELS.nngp), TARGETS
+    )
+    np.testing.assert_allclose(ours.mean, expected.mean, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(ours.variance, jnp.diag(expected.covariance), rtol=1e-5)
+
+
+def test_at_the_start_an_ensemble_is_its_prior_and_at_the_end_it_interpolates():
+    nngp, cross, prior = KERNELS.nngp[:TRAIN, :TRAIN], KERNELS.nngp[:, :TRAIN], jnp.diag(KERNELS.nngp)
+    rate = dynamics.largest_learning_rate(MODES) / 2
+    start, end = (dynamics.response(MODES, CROSS, step=t, learning_rate=rate) for t in (0, 10**9))
+    before, after = (dynamics.ensemble(m, nngp, cross, prior, TARGETS) for m in (start, end))
+    np.testing.assert_array_equal(before.mean, 0)
+    np.testing.assert_allclose(before.variance, prior, rtol=1e-14)
+    np.testing.assert_allclose(after.mean[:TRAIN], TARGETS, rtol=1e-9)
+    np.testing.assert_allclose(after.variance[:TRAIN], 0, atol=1e-11)
+    assert (after.variance[TRAIN:] > 0).all()
