@@ -17,7 +17,6 @@ from theorysim.infinite.activation import Activation
 from theorysim.quadrature import gaussian_mean
 from theorysim.typing import Scalar, ScalarLike
 
-_NEWTON = optx.Newton(rtol=1e-13, atol=1e-13)
 _TINY = 1e-30  # in place of 0 under a square root
 
 
@@ -32,12 +31,12 @@ def fixed_point(activation: Activation, weight_var: ScalarLike, bias_var: Scalar
     Newton's method from above, where V is concave, as it is for sigmoidal functions; for those, exact to 1e-12 while
     q* < 50, the reach of the quadrature. Differentiable in both variances, by the implicit function theorem.
     """
-    start = variance_map(activation, 100.0, weight_var, bias_var)
+    start = jnp.asarray(variance_map(activation, 100.0, weight_var, bias_var))
 
     def residual(q, variances):
         return variance_map(activation, q, *variances) - q
 
-    root = optx.root_find(residual, _NEWTON, start, (weight_var, bias_var), max_steps=100, throw=False)
+    root = optx.root_find(residual, _newton(start), start, (weight_var, bias_var), max_steps=100, throw=False)
     found = (root.result == optx.RESULTS.successful) & (root.value > -1e-9)
     return jnp.where(found, jnp.maximum(root.value, 0.0), jnp.nan)
 
@@ -73,7 +72,8 @@ def fixed_correlation(activation: Activation, q: ScalarLike, weight_var: ScalarL
         # In the ordered phase the other root lies above 1, or nowhere: stay at 1.
         return jnp.polyval(tails[::-1], c) - jnp.minimum(tails.sum(), 1.0)
 
-    root = optx.root_find(residual, _NEWTON, jnp.ones_like(q), tails, max_steps=100, throw=False)
+    start = jnp.ones_like(q)
+    root = optx.root_find(residual, _newton(start), start, tails, max_steps=100, throw=False)
     return jnp.where(tails.sum() > 1, root.value, jnp.ones_like(q))
 
 
@@ -98,12 +98,22 @@ def critical_weight_var(activation: Activation, bias_var: ScalarLike) -> Scalar:
 
     bracket = {"lower": jnp.log(1e-6), "upper": jnp.log(50.0)}
     # flip=False: the residual rises. (To detect that would raise where there is no root, instead of NaN.)
-    solver = optx.Bisection(rtol=1e-14, atol=1e-14, flip=False)
-    start = jnp.zeros_like(bias_var)
+    start = jnp.zeros_like(jnp.asarray(bias_var, float))
+    tolerance = _tolerance(start)
+    solver = optx.Bisection(rtol=tolerance, atol=tolerance, flip=False)
     root = optx.root_find(residual, solver, start, bias_var, options=bracket, max_steps=200, throw=False)
     weight_var = 1 / _mean_square(activation.derivative, jnp.exp(root.value))
     found = (root.result == optx.RESULTS.successful) & (jnp.exp(root.value) < 49.0)
     return jnp.where(found, weight_var, jnp.nan)
+
+
+def _newton(start: Scalar) -> optx.Newton:
+    return optx.Newton(rtol=_tolerance(start), atol=_tolerance(start))
+
+
+def _tolerance(start: Scalar) -> float:
+    """64 times the rounding of the dtype: about 1e-14 in float64, 1e-5 in float32."""
+    return 64 * float(jnp.finfo(start.dtype).eps)
 
 
 def _mean_square(fn, q: ScalarLike) -> Scalar:
