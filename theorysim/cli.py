@@ -50,13 +50,15 @@ def figures(
     failed = [outcome.name for outcome in outcomes if not outcome.holds]
     if failed:
         console.print(f"[red]{len(failed)} of {len(outcomes)} studies fail:[/] {', '.join(failed)}")
-    return bool(failed)
+    return 1 if failed else 0
 
 
 @app.command(name="list")
 def list_studies(*, studies: Path = STUDIES, out: Path = FIGURES) -> None:
     """List the studies, their sources, and the state of their figures and claims for each preset."""
-    table = Table("study", "title", "sources", *load.PRESETS, box=None, pad_edge=False)
+    table = Table("study", "title", box=None, pad_edge=False)
+    for column in ("sources", *load.PRESETS):
+        table.add_column(column, no_wrap=True)
     for path in load.find(studies):
         try:
             study = load.load(path)
@@ -101,7 +103,7 @@ def notebooks(names: StudyNames | None = None, /, *, studies: Path = STUDIES, ou
         except Exception as error:
             failed += 1
             console.print(f"[red]{path.stem} fails as a notebook[/]\n{error}")
-    return failed
+    return 1 if failed else 0
 
 
 @app.command

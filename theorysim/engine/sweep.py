@@ -62,7 +62,8 @@ def sweep(
     - `keep`: an earlier result on this grid. Its finite points are kept, and only the others are computed.
     - `memory`: budget in bytes; half the machine's or the device's by default.
     - `lanes`: points computed at once on a device; from the compiled program's memory analysis by default.
-    - `devices`: this process's devices by default.
+    - `devices`: this process's devices by default. (Forced host devices are for tests: jaxlib 0.10 can deadlock where
+      several of them call batched LAPACK after a loop, each waiting in the one thread pool that would serve it.)
     - `progress`: a bar over points; by default on a terminal only.
     - `dry_run`: return a [`Plan`] instead.
 

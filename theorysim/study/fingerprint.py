@@ -24,19 +24,18 @@ def fingerprint(study: Path, preset: object) -> str:
     return digest.hexdigest()[:16]
 
 
-def modules(tree: ast.Module, root: Path = ROOT) -> set[Path]:
+def modules(tree: ast.Module) -> set[Path]:
     """The files of the package that some code names, and those that they import in turn.
 
     A lazy family is named by attribute (`ts.infinite.phase`): only what is named counts.
     """
     found: set[Path] = set()
-    todo = [path for name in _names(tree, root.name) for path in _files(name, root)]
+    todo = [path for name in _names(tree) for path in _files(name)]
     while todo:
         path = todo.pop()
         if path not in found:
             found.add(path)
-            names = _names(ast.parse(path.read_text()), root.name)
-            todo += [path for name in names for path in _files(name, root)]
+            todo += [path for name in _names(ast.parse(path.read_text())) for path in _files(name)]
     return found
 
 
@@ -51,9 +50,9 @@ def _above_claims(tree: ast.Module) -> ast.Module:
     return ast.Module(body, [])
 
 
-def _names(tree: ast.Module, package: str) -> Iterator[tuple[str, ...]]:
+def _names(tree: ast.Module) -> Iterator[tuple[str, ...]]:
     """Dotted names below the package, as the code imports or spells them."""
-    aliases: dict[str, tuple[str, ...]] = {}
+    package, aliases = ROOT.name, dict[str, tuple[str, ...]]()
     for node in _runtime_nodes(tree):
         if isinstance(node, ast.Import):
             for name in node.names:
@@ -80,12 +79,12 @@ def _runtime_nodes(tree: ast.AST) -> Iterator[ast.AST]:
             yield from _runtime_nodes(node)
 
 
-def _files(name: tuple[str, ...], root: Path) -> Iterator[Path]:
+def _files(name: tuple[str, ...]) -> Iterator[Path]:
     """The modules along a dotted name, as far as it names modules."""
-    yield root / "__init__.py"
+    yield ROOT / "__init__.py"
     name = ("engine",) if name and name[0] in ENGINE else name
     for depth in range(1, len(name) + 1):
-        path = root.joinpath(*name[:depth])
+        path = ROOT.joinpath(*name[:depth])
         if (path / "__init__.py").exists():
             yield path / "__init__.py"
             continue

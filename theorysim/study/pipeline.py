@@ -85,7 +85,10 @@ def _data(study: Study, preset: str, folder: Path) -> tuple["xr.DataTree", bool]
                 return tree.load(), False
     tree = study.simulate(study.presets[preset])
     if not isinstance(tree, xr.DataTree) or not {"theory", "simulation"} <= set(tree.children):
-        raise TypeError(f"`simulate` of {study.path} returned {type(tree).__name__}: it returns an xarray.DataTree")
+        raise TypeError(
+            f"`simulate` of {study.path} returned {type(tree).__name__}: "
+            "it returns an xarray.DataTree with the nodes `theory` and `simulation`"
+        )
     if any("computed" in node.coords for node in tree.subtree):
         raise KeyboardInterrupt  # a sweep was interrupted, and returned what it had
     tree.attrs |= {

@@ -9,7 +9,7 @@ IDENTIFIER = re.compile(r"arXiv:\d{4}\.\d{4,5}|doi:10\.\S+?(?=[\s,;)\]\"']|\.?$)
 
 
 def entries() -> dict[str, str]:
-    """BibTeX entries by identifier, `arXiv:1806.07572` or `doi:10...`."""
+    """BibTeX entries by identifier, as in `arXiv:1806.07572`."""
     found = {}
     for entry in re.split(r"\n(?=@)", FILE.read_text().strip()):
         eprint = re.search(r"eprint\s*=\s*\{([^}]+)\}", entry)
@@ -31,9 +31,10 @@ def cite(sources: tuple[str, ...]) -> str:
 
 def sources_of(name: str) -> tuple[str, ...]:
     """What a module, function or class of theorysim names in its docstring, or its module's: `infinite.phase.slope`."""
-    module, rest = importlib.import_module("theorysim"), name.removeprefix("theorysim.").split(".")
-    thing = module
-    for attribute in rest:
+    thing = importlib.import_module("theorysim")
+    for attribute in name.removeprefix("theorysim.").split("."):
+        if not hasattr(thing, attribute):
+            raise KeyError(f"no study and no part of theorysim is called {name}: `theorysim list` shows the studies")
         thing = getattr(thing, attribute)
     own = IDENTIFIER.findall(thing.__doc__ or "")
     home = importlib.import_module(getattr(thing, "__module__", None) or thing.__name__)

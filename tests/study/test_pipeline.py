@@ -1,0 +1,213 @@
+"""The pipeline on small studies: what runs again, what is written, what a failure leaves."""
+
+import json
+import re
+import shutil
+
+import pytest
+
+from theorysim import study
+from theorysim.study import gallery, load, new, pipeline
+from theorysim.study.fingerprint import ROOT, fingerprint, modules
+
+SIMULATED = "simulated.txt"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with the template study, which counts its simulations."""
+    path = new.write("demo", tmp_path / "studies")
+    count = f"    with open({str(tmp_path / SIMULATED)!r}, 'a') as file:\n        file.write('x')\n"
+    edit(path, "def simulate(preset):\n", "def simulate(preset):\n" + count)
+    return tmp_path
+
+
+def edit(path, before, after):
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after, 1))
+
+
+def run(folder, name="demo", preset="smoke"):
+    return pipeline.run(folder / "studies" / f"{name}.py", preset, folder / "figures" / preset)
+
+
+def simulations(folder):
+    return len((folder / SIMULATED).read_text())
+
+
+def written(folder):
+    out = folder / "figures" / "smoke" / "demo"
+    return {path.name: path.read_bytes() for path in out.iterdir() if path.name != "times.json"}
+
+
+def test_a_study_writes_figures_data_and_claims(folder):
+    outcome = run(folder)
+    assert outcome.error == ""
+    assert outcome.holds
+    assert outcome.simulated
+    assert set(written(folder)) == {"variance.png", "variance.pdf", "data.nc", "claims.json"}
+    record = json.loads(written(folder)["claims.json"])
+    assert record["title"] == "The variance of deep layers"
+    assert record["sources"] == ["arXiv:1606.05340"]
+    assert record["claims"][0]["holds"] is True
+    assert record["fingerprint"] == fingerprint(
+        folder / "studies/demo.py", load.load(folder / "studies/demo.py").presets["smoke"]
+    )
+
+
+def test_two_runs_write_the_same_bytes(folder):
+    run(folder)
+    first = written(folder)
+    shutil.rmtree(folder / "figures")
+    run(folder)
+    assert simulations(folder) == 2
+    assert written(folder) == first
+    run(folder)
+    assert simulations(folder) == 2
+    assert written(folder) == first
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "again"),
+    [
+        ("DEPTH = 12", "DEPTH = 13", True),
+        ('"smoke": Preset(100, 16)', '"smoke": Preset(100, 17)', True),
+        ('"paper": Preset(1000, 1024)', '"paper": Preset(2000, 1024)', False),
+        ("bias_var=0.1)\n            return q, q", "bias_var=0.1)  # a comment\n            return q, q", False),
+        ('TITLE = "The variance of deep layers"', 'TITLE = "Another title"', False),
+        ("tolerance=3 /", "tolerance=4 /", False),
+        ('xlabel="layer"', 'xlabel="depth"', False),
+    ],
+)
+def test_only_what_the_numbers_depend_on_is_simulated_again(folder, before, after, again):
+    run(folder)
+    edit(folder / "studies/demo.py", before, after)
+    assert pipeline.is_current(folder / "studies/demo.py", "smoke", folder / "figures/smoke") != again
+    outcome = run(folder)
+    assert outcome.simulated == again
+    assert simulations(folder) == 1 + again
+    assert pipeline.is_current(folder / "studies/demo.py", "smoke", folder / "figures/smoke")
+
+
+def test_a_study_depends_on_the_modules_it_names_and_theirs(tmp_path):
+    import ast
+
+    def names(code):
+        return {str(path.relative_to(ROOT)) for path in modules(ast.parse(code))}
+
+    sweep_only = names("import theorysim as ts\nts.sweep(f, ts.Grid(x=[1.0]))")
+    assert {"__init__.py", "doctor.py", "engine/sweep.py", "engine/output.py"} <= sweep_only
+    assert not any(name.startswith(("infinite", "networks", "study")) for name in sweep_only)
+    phase = names("import theorysim as ts\nts.infinite.phase.slope(f, 1.0, 2.0)")
+    assert {"infinite/phase.py", "quadrature.py", "typing.py"} <= phase
+    assert not any(name.startswith(("networks", "engine")) for name in phase)
+    assert "networks/mlp.py" in names("from theorysim.networks import MLP")
+    assert "networks/mlp.py" in names("from theorysim import networks")
+    assert "infinite/kernel.py" in names("import theorysim.infinite.kernel")
+
+
+def test_a_changed_module_is_seen_and_its_comments_are_not(tmp_path, monkeypatch):
+    package = shutil.copytree(ROOT, tmp_path / "theorysim", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr("theorysim.study.fingerprint.ROOT", package)
+    path = new.write("demo", tmp_path / "studies")
+    before = fingerprint(path, 1)
+    edit(package / "infinite/phase.py", "    found = ", "    # a comment\n    found = ")
+    edit(package / "study/style.py", '"savefig.dpi": 250', '"savefig.dpi": 300')
+    edit(package / "study/gallery.py", '"""Four digits, short."""', '"""Four digits."""')
+    assert fingerprint(path, 1) == before
+    edit(package / "infinite/phase.py", "jnp.maximum(root.value, 0.0)", "jnp.maximum(root.value, 1e-9)")
+    assert fingerprint(path, 1) != before
+
+
+def test_a_failing_claim_fails_and_everything_is_drawn(folder):
+    edit(folder / "studies/demo.py", "predicted=0,", "predicted=100,")
+    outcome = run(folder)
+    assert not outcome.error
+    assert not outcome.holds
+    assert {"variance.png", "claims.json"} <= set(written(folder))
+    assert json.loads(written(folder)["claims.json"])["claims"][0]["holds"] is False
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("TITLE =", "NAME =", "lacks TITLE"),
+        ('"laptop"', '"desktop"', "has the presets"),
+        ("import theorysim as ts", "import theorysim as ts\nimport nothing_like_this", "nothing_like_this"),
+        ('"theory": ts', '"prediction": ts', "it returns an xarray.DataTree with the nodes"),
+        ("yield ts.study.Claim(", "return []\n    yield ts.study.Claim(", "states at least one checked number"),
+        ("tolerance=3 / np.sqrt(deviations.size)", "tolerance=np.inf", "needs a finite tolerance and a reason"),
+        ("figure, axes =", "1 / 0\n    figure, axes =", "ZeroDivisionError"),
+    ],
+)
+def test_a_broken_study_says_why_and_leaves_no_older_record(folder, before, after, message):
+    run(folder)
+    edit(folder / "studies/demo.py", before, after)
+    outcome = run(folder)
+    assert re.search(message, outcome.error)
+    assert not outcome.holds
+    record = json.loads(written(folder)["claims.json"])
+    assert record["claims"] == []
+    assert re.search(message, record["error"])
+    page = gallery.write_page(folder / "figures/smoke").read_text()
+    assert "Does not run" in page
+
+
+def test_simulate_stands_above_claims(folder):
+    path = folder / "studies/demo.py"
+    text = path.read_text()
+    start, end = text.index("def simulate"), text.index("# %%\ndef claims")
+    path.write_text(text[:start] + text[end:] + "\n\n" + text[start:end])
+    with pytest.raises(study.StudyError, match="must stand above"):
+        load.load(path)
+
+
+def test_an_interrupted_sweep_stops_the_pipeline_and_is_not_kept(folder):
+    path = folder / "studies/demo.py"
+    edit(path, "    return xr.DataTree.from_dict(", "    data = xr.DataTree.from_dict(")
+    partial = "data = data.map_over_datasets(lambda d: d.assign_coords(computed=True))"
+    edit(path, "# %%\ndef claims", f"    {partial}\n    return data\n\n\n# %%\ndef claims")
+    with pytest.raises(KeyboardInterrupt):
+        run(folder)
+    assert not (folder / "figures/smoke/demo/data.nc").exists()
+
+
+def test_the_page_shows_figures_claims_sources_and_provenance(folder):
+    run(folder)
+    page = gallery.write_page(folder / "figures/smoke").read_text()
+    for shown in (
+        "The variance of deep layers",
+        "demo/variance.png",
+        "demo/variance.pdf",
+        "demo/data.nc",
+        "holds",
+        "https://arxiv.org/abs/1606.05340",
+        "jaxlib",
+        "viewport",
+    ):
+        assert shown in page
+
+
+def test_the_gallery_and_the_readme_follow(folder):
+    run(folder)
+    readme = folder / "README.md"
+    readme.write_text("before\n<!-- claims -->\nold\n<!-- /claims -->\nafter\n")
+    for _ in range(2):
+        pipeline.copy_pictures(folder / "figures/smoke", folder / "figures/gallery")
+        gallery.update_readme(readme, folder / "figures/smoke")
+    assert [path.name for path in (folder / "figures/gallery").iterdir()] == ["demo-variance.png"]
+    text = readme.read_text()
+    assert text.startswith("before\n<!-- claims -->\n\n| study |")
+    assert text.endswith("<!-- /claims -->\nafter\n")
+    assert "\nold\n" not in text
+    assert "| `demo` | variance of layer 12" in text
+
+
+def test_names_of_new_studies(tmp_path):
+    new.write("demo", tmp_path)
+    with pytest.raises(study.StudyError, match="is there already"):
+        new.write("demo", tmp_path)
+    for name in ("my-study", "_hidden", "class", "../escape"):
+        with pytest.raises(study.StudyError, match="cannot name a study"):
+            new.write(name, tmp_path)

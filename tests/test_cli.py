@@ -1,0 +1,109 @@
+"""The command line as a user types it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def theorysim(*arguments, cwd=ROOT):
+    command = [sys.executable, "-c", "from theorysim.cli import main; main()", *map(str, arguments)]
+    # A user's environment: without what this process's JAX has set, and with one device. (jaxlib can deadlock where
+    # eight forced ones call LAPACK in a batch.)
+    ours = ("XLA_FLAGS", "TF_CPP_MIN_LOG_LEVEL")
+    environment = {name: value for name, value in os.environ.items() if name not in ours}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_the_studies_are_drawn_and_their_claims_hold(tmp_path):
+    done = theorysim("figures", "--preset", "smoke", "--out", tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    for study in ("ntk_dynamics", "phase_diagram"):
+        assert f"{study} simulated and drawn" in done.stdout
+    assert done.stdout.count("  holds  ") == 10
+    assert (tmp_path / "smoke" / "index.html").exists()
+    again = theorysim("figures", "ntk_dynamics", "--preset", "smoke", "--out", tmp_path)
+    assert "ntk_dynamics from its data" in again.stdout
+    assert "phase_diagram" not in again.stdout
+    listed = theorysim("list", "--out", tmp_path).stdout
+    assert "5 of 5 hold" in listed
+    assert "arXiv:1611.01232" in listed
+
+
+def test_a_broken_and_a_failing_study_do_not_stop_the_others(tmp_path):
+    for name in ("aaa_broken", "bbb_failing", "ccc_right"):
+        assert theorysim("new", name, cwd=tmp_path).returncode == 0
+    studies = tmp_path / "studies"
+    (studies / "aaa_broken.py").write_text("1 / 0\n")
+    failing = studies / "bbb_failing.py"
+    failing.write_text(failing.read_text().replace("predicted=0,", "predicted=100,"))
+    done = theorysim("figures", "--preset", "smoke", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "ZeroDivisionError" in done.stdout
+    assert "2 of 3 studies fail: aaa_broken, bbb_failing" in done.stdout
+    assert (tmp_path / "figures/smoke/ccc_right/variance.pdf").exists()
+    assert (tmp_path / "figures/smoke/bbb_failing/variance.pdf").exists()
+    listed = theorysim("list", cwd=tmp_path).stdout
+    assert "broken" in listed
+    assert "0 of 1 hold" in listed
+    assert "1 of 1 hold" in listed
+
+
+def test_a_machine_that_computes_wrong_numbers_draws_nothing(tmp_path):
+    code = (
+        "from theorysim import doctor\n"
+        "def fail(): raise doctor.WrongNumbersError('wrong numbers: use another jaxlib')\n"
+        "doctor.self_check = fail\n"
+        "from theorysim.cli import main; main()"
+    )
+    command = [sys.executable, "-c", code, "figures", "--out", str(tmp_path / "figures")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "use another jaxlib" in done.stdout
+    assert not (tmp_path / "figures").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("figures", "phase_diagramm"),
+            "no study named phase_diagramm in studies: there are ntk_dynamics, phase_diagram",
+        ),
+        (("figures", "--studies", "nowhere"), "no studies in nowhere"),
+        (("new", "my-study"), "cannot name a study"),
+        (("cite", "infinite.phases"), "no study and no part of theorysim is called infinite.phases"),
+    ],
+)
+def test_a_misuse_is_one_line_and_exit_code_2(arguments, message):
+    done = theorysim(*arguments)
+    assert done.returncode == 2
+    assert message in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_cite_and_doctor_print():
+    assert "@inproceedings{jacot2018neural" in theorysim("cite", "ntk_dynamics").stdout
+    assert "@inproceedings{poole2016exponential" in theorysim("cite", "infinite.phase.slope").stdout
+    assert "jaxlib" in theorysim("doctor").stdout
+
+
+@pytest.mark.slow
+def test_the_studies_run_as_notebooks(tmp_path):
+    done = theorysim("notebooks", "--out", tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert {path.name for path in (tmp_path / "notebooks").iterdir()} == {"ntk_dynamics.ipynb", "phase_diagram.ipynb"}
+
+
+def test_make_help_lists_the_verbs():
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+    printed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for verb in ("setup", "figures", "gallery", "test", "test-all", "lint", "bench", "notebooks", "clean"):
+        assert f"\n{verb} " in f"\n{printed}"
