@@ -48,7 +48,7 @@ lint: $(READY)  ## formatter, linter, types
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 bench: $(READY) ## the benchmarks, each beside its peer
-	$(BIN)/pytest benchmarks --benchmark-only -s
+	$(BIN)/pytest benchmarks -o addopts='' --benchmark-only -s
 
 notebooks: $(READY) ## the studies as executed notebooks, in figures/notebooks
 	$(BIN)/theorysim notebooks $(STUDY)

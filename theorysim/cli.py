@@ -13,7 +13,7 @@ import cyclopts
 import jax
 import platformdirs
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
 
 from theorysim import doctor as _doctor
 from theorysim.study import Outcome, StudyError, load, pipeline, references
@@ -56,18 +56,15 @@ def figures(
 @app.command(name="list")
 def list_studies(*, studies: Path = STUDIES, out: Path = FIGURES) -> None:
     """List the studies, their sources, and the state of their figures and claims for each preset."""
-    table = Table("study", "title", box=None, pad_edge=False)
-    for column in ("sources", *load.PRESETS):
-        table.add_column(column, no_wrap=True)
     for path in load.find(studies):
         try:
             study = load.load(path)
         except Exception as error:
-            table.add_row(path.stem, f"[red]broken: {error}[/]")
+            console.print(f"[bold]{path.stem}[/]  [red]broken:[/] {escape(str(error))}")
             continue
-        states = (_state(path, preset, out / preset) for preset in load.PRESETS)
-        table.add_row(study.name, study.title, "\n".join(study.sources), *states)
-    console.print(table)
+        console.print(f"[bold]{study.name}[/]  {study.title}  [dim]{', '.join(study.sources)}[/]")
+        for preset in load.PRESETS:
+            console.print(f"  {preset:8}{_state(path, preset, out / preset)}")
 
 
 @app.command
