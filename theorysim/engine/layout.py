@@ -1,10 +1,11 @@
 """What a sweep will produce: its parts, its arrays with their names, and where they come from."""
 
+import functools
 import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
+from importlib import metadata
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +15,8 @@ from numpy.typing import ArrayLike
 from theorysim.engine.grid import Grid
 from theorysim.engine.plan import Block, Blocks, cut
 from theorysim.engine.program import Program, configured, program_of
+
+version = functools.cache(metadata.version)
 
 
 class Part(NamedTuple):

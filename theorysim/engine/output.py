@@ -79,17 +79,24 @@ class Output:
 
 
 def fill(dtype: np.dtype) -> float:
-    """What stands where nothing was computed: NaN where the dtype has it."""
+    """What stands where nothing is computed: NaN where the dtype has it."""
     return np.nan if np.issubdtype(dtype, np.inexact) else 0.0
 
 
-def in_memory(layout: Layout) -> Output:
+class Memory(Output):
     """Results as NumPy arrays."""
-    arrays = {
-        name: np.full(shape, fill(layout.dtypes[name]), layout.dtypes[name]) for name, shape in layout.shapes.items()
-    }
-    counts = layout.blocks.counts
-    return Output(layout, arrays, np.zeros(counts, np.int64), np.zeros((*counts, len(arrays)), np.int64))
+
+    def __init__(self, layout: Layout):
+        arrays = {name: np.empty(shape, layout.dtypes[name]) for name, shape in layout.shapes.items()}
+        counts = layout.blocks.counts
+        super().__init__(layout, arrays, np.zeros(counts, np.int64), np.zeros((*counts, len(arrays)), np.int64))
+
+    @override
+    def mark_computed(self) -> int:
+        for block in self.missing():
+            for array in self.arrays.values():
+                array[block.slices] = fill(array.dtype)
+        return super().mark_computed()
 
 
 class Store(Output):

@@ -53,7 +53,7 @@ class Program:
             return point(values, key)
 
         self._tile = jax.vmap(lane, in_axes=(None, None, 0))
-        self._compiled: dict[Any, jax.stages.Compiled] = {}
+        self._compiled: dict[Any, tuple[jax.stages.Compiled, int]] = {}
         # The lowered text shows closed-over constants too: two programs with one fingerprint are one program.
         text = jax.jit(point).lower(scalars, key_type).as_text()
         self.fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -77,8 +77,9 @@ class Program:
                 out_specs=PartitionSpec("lane"),
                 check_vma=False,
             )
-            self._compiled[lanes, axes, mesh] = jax.jit(sharded).lower(*operands, tile).compile()
-        return Executable(self._compiled[lanes, axes, mesh], operands, tile)
+            compiled = jax.jit(sharded).lower(*operands, tile).compile()
+            self._compiled[lanes, axes, mesh] = compiled, _bytes(compiled)
+        return Executable(*self._compiled[lanes, axes, mesh], operands, tile)
 
 
 def configured(name: str) -> Any:
@@ -107,6 +108,7 @@ class Executable(NamedTuple):
     """A compiled tile of points: grid indices of shape (lanes * devices, axes), to rows of output."""
 
     compiled: jax.stages.Compiled
+    bytes: int  # that one call takes on one device
     operands: tuple
     tile: jax.ShapeDtypeStruct
 
@@ -119,15 +121,6 @@ class Executable(NamedTuple):
     def lanes(self) -> int:
         """Points in one call on one device."""
         return self.tile.sharding.shard_shape(self.tile.shape)[0]  # pyright: ignore[reportOptionalMemberAccess]
-
-    @property
-    def bytes(self) -> int:
-        """Memory of one call on one device: arguments, outputs and temporaries."""
-        use = self.compiled.memory_analysis()
-        if use is None:  # a backend may keep it to itself
-            return 0
-        # peak_memory_in_bytes would leave the temporaries out on CPU.
-        return use.temp_size_in_bytes + use.argument_size_in_bytes + use.output_size_in_bytes
 
     def __call__(self, index: np.ndarray) -> dict[str, jax.Array]:
         """Start computing the points of `index` (at most `width` of them; the rest is padding)."""
@@ -165,6 +158,13 @@ class Executable(NamedTuple):
             flying.append((self(np.concatenate(todo)), rest))
         while flying:
             yield from land()
+
+
+def _bytes(compiled: jax.stages.Compiled) -> int:
+    """Arguments, outputs and temporaries; 0 where the backend keeps it to itself."""
+    use = compiled.memory_analysis()
+    # peak_memory_in_bytes would leave the temporaries out on CPU.
+    return (use and use.temp_size_in_bytes + use.argument_size_in_bytes + use.output_size_in_bytes) or 0
 
 
 def _take(ready: deque[Rows], count: int) -> Rows | None:

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from theorysim.engine.finite import Kept
 from theorysim.engine.grid import Grid
 from theorysim.engine.layout import Layout, Part, layout_of, parts_of
-from theorysim.engine.output import Output, Store, create_or_extend, in_memory, points_in
+from theorysim.engine.output import Memory, Output, Store, create_or_extend, points_in
 from theorysim.engine.plan import Block, available_memory, fit_to_memory
 from theorysim.engine.program import Device, Executable
 
@@ -186,7 +186,7 @@ def _output(layout: Layout, store: str | Path | None, memory: int) -> Iterator[O
             raise ValueError("a sweep over several processes needs a store= that all of them can write")
         if layout.bytes > memory:
             raise MemoryError(f"the results need {layout.bytes:,} bytes, more than memory={memory:,}: pass store=")
-        out = in_memory(layout)
+        out = Memory(layout)
     else:
         if jax.process_index() == 0:
             create_or_extend(Path(store), layout)

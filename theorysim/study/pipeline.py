@@ -58,8 +58,6 @@ def run(path: Path, preset: str, out: Path) -> Outcome:
         (out / path.stem).mkdir(parents=True, exist_ok=True)
         _write_json(out / path.stem / "claims.json", _broken(path, preset, exception))
     seconds = time.perf_counter() - start
-    if simulated and not error:
-        _write_json(out / path.stem / "times.json", {"simulate, draw and check": seconds})
     return Outcome(path.stem, claims, simulated, seconds, error)
 
 
@@ -83,7 +81,9 @@ def _data(study: Study, preset: str, folder: Path) -> tuple["xr.DataTree", bool]
         with xr.open_datatree(path, engine="h5netcdf") as tree:
             if tree.attrs.get("fingerprint") == wanted:
                 return tree.load(), False
+    start = time.perf_counter()
     tree = study.simulate(study.presets[preset])
+    seconds = time.perf_counter() - start
     if not isinstance(tree, xr.DataTree) or not {"theory", "simulation"} <= set(tree.children):
         raise TypeError(
             f"`simulate` of {study.path} returned {type(tree).__name__}: "
@@ -105,6 +105,7 @@ def _data(study: Study, preset: str, folder: Path) -> tuple["xr.DataTree", bool]
     partial = path.with_suffix(".partial")
     tree.to_netcdf(partial, engine="h5netcdf")
     partial.replace(path)
+    _write_json(folder / "times.json", {"simulate": seconds})
     with xr.open_datatree(path, engine="h5netcdf") as tree:
         return tree.load(), True
 
