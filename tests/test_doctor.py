@@ -27,7 +27,7 @@ def test_wrong_rows_are_counted_and_refused(monkeypatch):
         return batched
 
     monkeypatch.setattr(jax, "vmap", wrong_vmap)
-    with pytest.raises(doctor.WrongNumbersError, match=r"float64, W 3 x 3: 3616 of 20000 rows.*jaxlib==0\.10\.1"):
+    with pytest.raises(doctor.WrongNumbersError, match=r"float64, W 3 x 3: 23616 of 40000 rows.*jaxlib==0\.10\.1"):
         doctor.self_check()
 
 

@@ -60,7 +60,8 @@ def self_check() -> list[Check]:
 
     rng = np.random.default_rng(0)
     checks = []
-    for rows, (k, d) in [(20_000, (3, 3)), (40_000, (5, 3))]:
+    rows = 40_000  # the first wrong row is 16 385 in float64, 32 769 in float32
+    for k, d in [(3, 3), (5, 5)]:
         for dtype, tolerance in [(np.float64, 1e-12), (np.float32, 1e-4)]:
             matrix, points = rng.normal(size=(k, d)).astype(dtype), rng.normal(size=(rows, d)).astype(dtype)
             with jax.enable_x64(dtype is np.float64):

@@ -271,3 +271,17 @@ def one(x):
 def test_bad_input_is_refused(fn, grid, options, message):
     with pytest.raises(ValueError, match=message):
         sweep(fn, grid, **options)
+
+
+def test_the_bar_is_quiet_unless_asked_or_on_a_terminal(capfd):
+    grid = Grid(x=np.arange(100.0))
+    sweep(one, grid)
+    assert capfd.readouterr() == ("", "")
+    sweep(one, grid, progress=True)
+    assert "100/100" in capfd.readouterr().err
+
+
+def test_static_values_need_no_hash():
+    data = sweep(lambda layers: {"y": jnp.sum(jnp.asarray(layers))}, Grid(layers=static([1, 2], [3, 4])))
+    assert data["layers"].values.tolist() == ["[1, 2]", "[3, 4]"]
+    np.testing.assert_array_equal(data["y"], [3, 7])
