@@ -17,6 +17,7 @@ import xarray as xr
 
 from theorysim import Grid, static, sweep, zipped
 from theorysim.engine import output
+from theorysim.engine.layout import layout_of, parts_of
 from theorysim.engine.program import Executable
 
 KEY = jax.random.key(3)
@@ -65,7 +66,7 @@ def test_equals_the_sweep_in_memory_and_opens_plainly(store):
             assert opened["z"].attrs == in_memory["z"].attrs == {"nonfinite": 0}
             assert in_memory.attrs.items() <= opened.attrs.items()
             assert opened["n"].dtype == np.int32
-    times = [json.loads(line) for line in store.with_suffix(".times.jsonl").read_text().splitlines()]
+    times = [json.loads(line) for line in store.with_name("runs.zarr.times.jsonl").read_text().splitlines()]
     assert [entry["points"] for entry in times] == [320]
 
 
@@ -130,6 +131,77 @@ def test_the_store_of_another_sweep_is_refused(store, change, message):
 def test_a_folder_that_is_no_store_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"is not the store of a sweep: choose another store="):
         sweep(lambda x: {"y": x}, Grid(x=[1.0]), store=tmp_path)
+
+
+def test_a_few_points_more_within_the_last_block(store):
+    def double(x):
+        return {"y": 2 * x}
+
+    sweep(double, Grid(x=np.arange(316.0)), store=store)
+    data = sweep(double, Grid(x=np.arange(320.0)), store=store)
+    np.testing.assert_array_equal(data["y"], 2 * np.arange(320.0))
+
+
+def test_a_kill_in_the_middle_of_an_extension_loses_nothing(store, monkeypatch):
+    import zarr
+
+    def double(x):
+        return {"y": 2 * x}
+
+    def kill_at(count, method):
+        call = getattr(zarr.Array, method)
+
+        def counting(self, *args, **kwargs):
+            calls.append(method)
+            if len(calls) == count:
+                raise KeyboardInterrupt
+            return call(self, *args, **kwargs)
+
+        return counting
+
+    for count in range(1, 6):
+        path = store.with_name(f"{count}.zarr")
+        sweep(double, Grid(x=np.arange(320.0)), store=path)
+        calls = []
+        with monkeypatch.context() as patch:
+            for method in ("resize", "__setitem__"):
+                patch.setattr(zarr.Array, method, kill_at(count, method))
+            with pytest.raises(KeyboardInterrupt):
+                output.create_or_extend(path, _layout_of(double, 400))
+        data = sweep(double, Grid(x=np.arange(400.0)), store=path)
+        np.testing.assert_array_equal(data["y"], 2 * np.arange(400.0))
+
+
+def _layout_of(fn, points):
+    axes = Grid(x=np.arange(float(points)))
+    return layout_of(axes, parts_of(fn, axes, None), None, None, {}, {}, 10**9)
+
+
+def test_lost_chunks_and_torn_ledger_cells_are_computed_again(store, computed):
+    first = sweep(fn, grid(), store=store, **OPTIONS).load()
+    places = sorted(path for path in (store / "ledger/points").iterdir() if not path.name.startswith("."))
+    places[2].write_bytes(b"")
+    sorted(path for path in (store / "n").iterdir() if not path.name.startswith("."))[5].unlink()
+    computed.clear()
+    xr.testing.assert_identical(sweep(fn, grid(), store=store, **OPTIONS).load(), first)
+    assert 0 < sum(computed) < 320
+
+
+def test_a_result_can_be_saved_elsewhere(store, tmp_path):
+    data = sweep(fn, grid(), store=store, **OPTIONS)
+    data.to_netcdf(tmp_path / "copy.nc", engine="h5netcdf")
+    xr.testing.assert_equal(xr.open_dataset(tmp_path / "copy.nc", engine="h5netcdf").load(), data.load())
+    copy = tmp_path / "copy.zarr"
+    data.to_zarr(copy, zarr_format=2)
+    with pytest.raises(ValueError, match=r"another key|is not the store of a sweep"):
+        sweep(fn, grid(), store=copy, **(OPTIONS | {"key": jax.random.key(4)}))
+    with pytest.raises(ValueError, match="another key"):
+        sweep(fn, grid(), store=store, dry_run=True, **(OPTIONS | {"key": jax.random.key(4)}))
+
+
+def test_a_dtype_that_zarr_lacks_is_refused(store):
+    with pytest.raises(ValueError, match="'y' is bfloat16, for which zarr has no type"):
+        sweep(lambda x: {"y": x.astype(jnp.bfloat16)}, Grid(x=[1.0]), store=store)
 
 
 def test_a_torn_block_is_computed_again(store, computed):

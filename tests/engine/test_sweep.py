@@ -185,8 +185,6 @@ def test_diverging_points_are_counted_listed_and_run_again():
     np.testing.assert_array_equal(again["x"].values[kept], data["x"].values[kept])
     np.testing.assert_allclose(again["x"].sel(rate=3.0, start=1.0), 1000 * np.log(3), rtol=1e-14)
     assert set(computed) == {1.5, 3.0}
-    with pytest.raises(ValueError, match="keep a result of the same grid"):
-        sweep(careful, Grid(rate=[1.0], start=[1.0]), keep=data)
 
 
 def test_an_interrupt_returns_what_is_done(monkeypatch):
@@ -247,8 +245,13 @@ def one(x):
         (noisy, Grid(x=[1.0], y=[1.0]), {"key": KEY, "repeats": 0}, "repeats=0"),
         (noisy, Grid(x=[1.0], y=[1.0]), {"key": jax.random.split(KEY)}, "pass one typed key"),
         (noisy, Grid(x=[1.0], y=[1.0]), {"key": jnp.zeros(2, jnp.uint32)}, "pass one typed key"),
+        (one, Grid(x=[1.0]), {"lanes": 0}, "lanes=0: give a whole number"),
+        (one, Grid(x=[1.0]), {"devices": []}, "leaves nothing to compute on"),
+        (lambda x: {"a.b": x, "a": {"b": x}}, Grid(x=[1.0]), {}, "two outputs of one name"),
+        (lambda x: {"a/b": x}, Grid(x=[1.0]), {}, "cannot be stored"),
+        (lambda x: {"y": jnp.ones(4)}, Grid(x=[1.0]), {"dims": {"y": "step"}}, "give a list of names"),
         (lambda x: x, Grid(x=[1.0]), {}, "return named arrays"),
-        (lambda x: {"x": x}, Grid(x=[1.0]), {}, "coordinates already"),
+        (lambda x: {"x": x}, Grid(x=[1.0]), {}, "the names of coordinates or dimensions"),
         (lambda x: {"k": KEY}, Grid(x=[1.0]), {}, "output 'k' is a PRNG key"),
         (one, Grid(x=[1.0]), {"dims": {"q": ("a",)}}, r"dims= names \['q'\]"),
         (one, Grid(x=[1.0]), {"dims": {"y": ("a",)}}, r"one grid point gives shape \(\)"),
@@ -285,3 +288,45 @@ def test_static_values_need_no_hash():
     data = sweep(lambda layers: {"y": jnp.sum(jnp.asarray(layers))}, Grid(layers=static([1, 2], [3, 4])))
     assert data["layers"].values.tolist() == ["[1, 2]", "[3, 4]"]
     np.testing.assert_array_equal(data["y"], [3, 7])
+
+
+def test_equal_static_values_of_other_types_are_other_programs():
+    def fn(x, n):
+        return {"y": x + (10 if n is True else 20 if isinstance(n, float) else 30)}
+
+    for value, shift in ((1, 30), (True, 10), (1.0, 20)):
+        np.testing.assert_array_equal(sweep(fn, Grid(x=[1.0], n=static(value)))["y"], [[1 + shift]])
+    with pytest.raises(ValueError, match=r"static axis 'f' has values of one name, \['<lambda>', '<lambda>'\]"):
+        Grid(f=static(lambda x: x, lambda x: 2 * x))
+
+
+def test_what_is_kept_fits_the_grid_the_key_and_the_outputs():
+    grid = Grid(x=[1.0, 2.0, 3.0], z=[1.0, 2.0])
+
+    def fn(x, z, key):
+        return {"y": 10 * x + z + 0 * jax.random.normal(key)}
+
+    data = sweep(fn, grid, key=KEY)
+    xr.testing.assert_equal(sweep(fn, grid, key=KEY, keep=data.transpose()), data)
+    for other, key, message in (
+        (data.sortby("x", ascending=False), KEY, "other values along 'x'"),
+        (data, jax.random.key(8), r"computed with the key 'threefry2x32 \[0, 7\]'"),
+        (data.isel(x=slice(2)), KEY, r"'y' over \{'x': 2, 'z': 2\}: keep a result of the same grid"),
+        (data.astype(np.float32), KEY, "'y' as float32, `fn` returns float64"),
+        (data.rename(y="q"), KEY, "this sweep gives"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            sweep(fn, grid, key=key, keep=other)
+
+
+def test_points_that_an_interrupt_left_out_are_computed_with_keep(monkeypatch):
+    grid = Grid(x=np.arange(1, 65))
+    whole = sweep(lambda x: {"n": 2 * x}, grid)
+    partial = whole.copy(deep=True).assign_coords(computed=("x", np.arange(64) < 8))
+    partial["n"][8:] = 0
+    xr.testing.assert_equal(sweep(lambda x: {"n": 2 * x}, grid, keep=partial), whole)
+
+
+def test_bfloat16_has_nan_too():
+    data = sweep(lambda x: {"y": (x * jnp.nan).astype(jnp.bfloat16)}, Grid(x=[1.0, 2.0]))
+    assert data["y"].attrs["nonfinite"] == 2

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+import jax.numpy as jnp
 import numpy as np
 
 from theorysim.engine.layout import Layout
@@ -40,21 +41,37 @@ def nonfinite(data: "xr.Dataset") -> "xr.Dataset":
 
 def nonfinite_points(values: np.ndarray, axes: int) -> np.ndarray:
     """Whether a point holds a value that is not finite, over the first `axes` axes of `values`."""
-    if not np.issubdtype(values.dtype, np.inexact):
+    if not is_inexact(values.dtype):
         return np.zeros(values.shape[:axes], bool)
     return np.asarray(~np.isfinite(values).all(tuple(range(axes, values.ndim))))
+
+
+def is_inexact(dtype: np.dtype) -> bool:
+    """Whether a dtype has NaN; bfloat16 and its kin, which NumPy does not know, too."""
+    return bool(jnp.issubdtype(dtype, jnp.inexact))
 
 
 class Kept:
     """An earlier result whose finite points are kept."""
 
     def __init__(self, data: "xr.Dataset", layout: Layout):
-        sizes = {d: n for name in layout.dims for d, n in zip(layout.dims[name], layout.shapes[name], strict=True)}
-        given = {name: dict(data[name].sizes) for name in layout.dims if name in data}
-        wanted = {name: {dim: sizes[dim] for dim in dims} for name, dims in layout.dims.items()}
-        if given != wanted:
-            raise ValueError(f"keep= holds {given}, this sweep gives {wanted}: keep a result of the same grid")
-        self.data, self.layout = data, layout
+        if not {*layout.dims, *layout.coords} <= {*data.variables}:
+            raise ValueError(f"keep= holds {list(data.variables)}, this sweep gives {[*layout.dims, *layout.coords]}")
+        for name, dims in layout.dims.items():
+            given = data[name]
+            if set(given.dims) != set(dims) or given.transpose(*dims).shape != layout.shapes[name]:
+                raise ValueError(f"keep= holds {name!r} over {dict(given.sizes)}: keep a result of the same grid")
+            if given.dtype != layout.dtypes[name]:
+                raise ValueError(f"keep= holds {name!r} as {given.dtype}, `fn` returns {layout.dtypes[name]}")
+        for name, (_, values) in layout.coords.items():
+            if not np.array_equal(data[name].values, values, equal_nan=values.dtype.kind in "fc"):
+                raise ValueError(f"keep= has other values along {name!r}: keep a result of the same grid")
+        if data.attrs.get("key") != layout.attrs["key"]:
+            raise ValueError(f"keep= was computed with the key {data.attrs.get('key')!r}, not {layout.attrs['key']!r}")
+        self.layout = layout
+        self.data = {name: data[name].transpose(*dims) for name, dims in layout.dims.items()}
+        computed = data.coords.get("computed")
+        self.computed = None if computed is None else computed.transpose(*layout.grid_dims)
 
     def stream(self, program: Executable, blocks: Sequence[Block]) -> Iterator[tuple[Block, Rows]]:
         """The rows of each block: the finite ones from the earlier result, the others from the program."""
@@ -73,6 +90,8 @@ class Kept:
 
     def _read(self, block: Block) -> tuple[Rows, np.ndarray]:
         rows, bad = {}, np.zeros(math.prod(block.shape), bool)
+        if self.computed is not None:  # of an interrupted sweep
+            bad |= ~self.computed[block.slices].values.ravel()
         for name, dtype in self.layout.dtypes.items():
             values = np.array(self.data[name][block.slices], dtype)
             rows[name] = values.reshape(len(bad), *values.shape[len(block.shape) :])

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Mapping
+from numbers import Number
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -16,8 +17,8 @@ class static:  # noqa: N801 (reads as a word in `Grid(width=static(64, 128))`)
         self.values = values
 
     def labels(self) -> list[Any]:
-        """Numbers and strings as they are, anything else by its name."""
-        if all(isinstance(v, (int, float)) for v in self.values):
+        """Numbers as they are, anything else by its name."""
+        if all(isinstance(v, Number) and not isinstance(v, bool) for v in self.values):
             return list(self.values)
         return [getattr(v, "__name__", str(v)) for v in self.values]
 
@@ -64,6 +65,8 @@ class Grid:
         for name in (*self.argument_names, *self.axes):
             if self.argument_names.count(name) > 1:
                 raise ValueError(f"the argument {name!r} stands on two axes of the grid: rename one")
+            if name in self.axes and name in self.argument_names and name not in self.arguments(name):
+                raise ValueError(f"{name!r} names one axis and is an argument on another: rename one")
             if name in ("key", "repeat"):
                 raise ValueError(f"{name!r} is the sweep's own name: give the axis another one")
 
@@ -89,7 +92,7 @@ class Grid:
     def traced(self) -> dict[str, tuple[int, np.ndarray]]:
         """Each traced argument: the position of its dimension, and its values as JAX will see them."""
         return {
-            name: (position, np.asarray(jnp.asarray(array)))
+            name: (position, _as_jax_sees(name, array))
             for position, axis in enumerate(self.axes.values())
             for name, array in axis.arrays.items()
         }
@@ -122,6 +125,11 @@ def _axis(dim: str, axis: ArrayLike | zipped | static) -> Axis:
     if isinstance(axis, static):
         if not axis.values:
             raise ValueError(f"the static axis {dim!r} is empty: give it at least one value")
+        labels = list(map(str, axis.labels()))
+        if len(set(labels)) < len(labels):
+            raise ValueError(
+                f"the static axis {dim!r} has values of one name, {labels}: name each (`f.__name__ = ...`)"
+            )
         return Axis(len(axis.values), {}, axis)
     if not isinstance(axis, zipped):
         return Axis(_numeric(dim, axis).shape[0], {dim: _numeric(dim, axis)})
@@ -132,6 +140,13 @@ def _axis(dim: str, axis: ArrayLike | zipped | static) -> Axis:
     if len(set(sizes.values())) > 1:
         raise ValueError(f"the arrays zipped along {dim!r} have unequal lengths {sizes}: make them equal")
     return Axis(next(iter(sizes.values())), arrays)
+
+
+def _as_jax_sees(name: str, array: np.ndarray) -> np.ndarray:
+    seen = np.asarray(jnp.asarray(array))
+    if array.dtype.kind in "iu" and not np.array_equal(seen, array):
+        raise ValueError(f"axis {name!r} holds integers that {seen.dtype} cannot: turn x64 on, or give floats")
+    return seen
 
 
 def _numeric(name: str, values: ArrayLike) -> np.ndarray:

@@ -98,8 +98,11 @@ def layout_of(
         if array.shape != (sizes.get(name),):
             raise ValueError(f"coords[{name!r}] has shape {array.shape}; the outputs' own dimensions are {sizes}")
         named[name] = (name, array)
-    if clash := named.keys() & outputs.keys():
-        raise ValueError(f"`fn` returns {sorted(clash)}, which are coordinates already: rename these outputs")
+    taken = {*named, *grid_dims, *sizes, "repeat", "computed", "ledger"}
+    if clash := taken & outputs.keys():
+        raise ValueError(f"`fn` returns {sorted(clash)}, the names of coordinates or dimensions: rename these outputs")
+    if odd := [name for name in (*outputs, *taken) if "/" in name or name.startswith(".")]:
+        raise ValueError(f"the names {odd} cannot be stored: use no slash, and no dot in front")
     variables = {name: grid_dims + own_dims[name] for name in outputs}
     point_bytes = sum(out.size * out.dtype.itemsize for out in outputs.values())
     return Layout(
@@ -131,6 +134,8 @@ def _own_dims(
     own: dict[str, tuple[str, ...]] = {}
     sizes: dict[str, int] = {}
     for name, out in outputs.items():
+        if isinstance(dims.get(name), str):
+            raise ValueError(f"dims[{name!r}] is the string {dims[name]!r}: give a list of names, [{dims[name]!r}]")
         own[name] = tuple(dims.get(name, [f"{name}_{i}" for i in range(out.ndim)]))
         if len(set(own[name]) - set(grid_dims)) != out.ndim:
             raise ValueError(

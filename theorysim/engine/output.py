@@ -5,7 +5,7 @@ import math
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +13,16 @@ import jax
 import numpy as np
 from typing_extensions import override
 
-from theorysim.engine.finite import nonfinite_points
+from theorysim.engine.finite import is_inexact, nonfinite_points
 from theorysim.engine.layout import Layout
 from theorysim.engine.plan import Block, Blocks
 from theorysim.engine.program import Rows
 
 if TYPE_CHECKING:
     import xarray as xr
+
+
+_TORN = (OSError, RuntimeError, ValueError)  # what zarr's codecs raise on half a chunk
 
 
 class Output:
@@ -34,9 +37,14 @@ class Output:
         self.lanes: dict[str, int] = {}
         self.coords: dict[str, Any] = {}
 
+    @property
+    def computed(self) -> int:
+        """How many points are computed."""
+        return int(_readable(self.points).sum())
+
     def missing(self) -> list[Block]:
         """Blocks that are not computed, or not with all the points they have now."""
-        points = self.points[...]
+        points = _readable(self.points)
         return [b for b in self.layout.blocks if points[b.place] != math.prod(b.shape)]
 
     def write(self, block: Block, rows: Rows) -> None:
@@ -56,7 +64,7 @@ class Output:
 
     def mark_computed(self) -> int:
         """Add the coordinate `computed` to the results; return how many points are."""
-        points = self.points[...]
+        points = _readable(self.points)
         mask = np.zeros(self.layout.blocks.shape, bool)
         for block in self.layout.blocks:
             mask[block.slices] = points[block.place] == math.prod(block.shape)
@@ -75,12 +83,12 @@ class Output:
         return xr.Dataset(variables, layout.coords | self.coords, {**layout.attrs, "lanes": json.dumps(self.lanes)})
 
     def _counts(self) -> list[int]:
-        return self.nonfinite[...].reshape(-1, len(self.arrays)).sum(0).tolist()
+        return _readable(self.nonfinite).reshape(-1, len(self.arrays)).sum(0).tolist()
 
 
 def fill(dtype: np.dtype) -> float:
     """What stands where nothing is computed: NaN where the dtype has it."""
-    return np.nan if np.issubdtype(dtype, np.inexact) else 0.0
+    return np.nan if is_inexact(dtype) else 0.0
 
 
 class Memory(Output):
@@ -117,21 +125,29 @@ class Store(Output):
 
     @override
     def write(self, block: Block, rows: Rows) -> None:
-        with _explained(self.path, f"write block {block.number} of"):
+        import zarr
+
+        # A chunk of fill values is written too: a block without a file is a lost one.
+        with (
+            _explained(self.path, f"write block {block.number} of"),
+            zarr.config.set({"array.write_empty_chunks": True}),
+        ):
             super().write(block, rows)
 
     @override
     def missing(self) -> list[Block]:
-        """Blocks that are not computed, and those that a broken machine tore after all."""
-        missing = super().missing()
-        torn = [b for b in self.layout.blocks if b not in missing and not self._is_readable(b)]
-        return sorted(missing + torn)
+        """Blocks that are not computed, and those that a broken machine tore or lost after all."""
+        missing = {block.number for block in super().missing()}
+        return [b for b in self.layout.blocks if b.number in missing or not self._is_readable(b)]
 
     def _is_readable(self, block: Block) -> bool:
         try:
-            for array in self.arrays.values():
+            for name, array in self.arrays.items():
+                chunk = (*block.place, *(0,) * (array.ndim - len(block.place)))
+                if not (self.path / name / ".".join(map(str, chunk))).exists():
+                    return False
                 array[block.slices]
-        except (OSError, RuntimeError, ValueError):  # what zarr's codecs raise on half a chunk
+        except _TORN:
             return False
         return True
 
@@ -146,7 +162,7 @@ class Store(Output):
     def labelled(self) -> "xr.Dataset":
         import xarray as xr
 
-        return xr.open_zarr(self.path, chunks=None).assign_coords(self.coords)
+        return xr.open_zarr(self.path, chunks=None).drop_encoding().assign_coords(self.coords)
 
     @override
     def finish(self, start: float, seconds: float, points: int) -> None:
@@ -157,7 +173,7 @@ class Store(Output):
                 array.attrs["nonfinite"] = count
             zarr.consolidate_metadata(self.path, zarr_format=2)
             # Beside the store, so that two runs leave the same store.
-            with self.path.with_suffix(".times.jsonl").open("a") as times:
+            with self.path.with_name(f"{self.path.name}.times.jsonl").open("a") as times:
                 times.write(json.dumps({"start": start, "seconds": seconds, "points": points}) + "\n")
 
 
@@ -171,37 +187,55 @@ def create_or_extend(path: Path, layout: Layout) -> Layout:
             _create(path, layout)
         return layout
 
+    group = opened(path)
+    refuse_if_other(path, layout, group)
+    layout = layout._replace(blocks=Blocks(layout.blocks.shape, tuple(group.attrs["block"])))
+    attrs = _attrs(layout, group.attrs)
+    if any(group.attrs.get(name) != value for name, value in attrs.items()):
+        with _explained(path, "extend"):
+            _extend(group, layout, attrs)
+    return layout
+
+
+def opened(path: Path) -> Any:
+    """The zarr group of the store at `path`; `ValueError` where it is not the store of a sweep."""
     import zarr
 
     with _explained(path, "open"):
         group: Any = zarr.open_group(path, mode="r+", use_consolidated=False) if (path / ".zgroup").exists() else None
-    if group is None or "theorysim" not in group.attrs:
+    if group is None or "lengths" not in group.attrs:
         raise ValueError(f"{path} is not the store of a sweep: choose another store=, or remove it")
+    return group
+
+
+def points_in(path: Path, layout: Layout) -> int:
+    """How many points the store at `path` holds; 0 where there is none, refused where it is another's."""
+    if not path.exists():
+        return 0
+    group = opened(path)
     refuse_if_other(path, layout, group)
-    block = tuple(group.attrs["block"])
-    layout = layout._replace(blocks=Blocks(layout.blocks.shape, block))
-    stored = dict(group.attrs)
-    if (
-        any(stored.get(name) != value for name, value in _attrs(layout).items())
-        or tuple(group["ledger/points"].shape) != layout.blocks.counts
-    ):
-        with _explained(path, "extend"):
-            for name, shape in layout.shapes.items():
-                group[name].resize(shape)
-            group["ledger/points"].resize(layout.blocks.counts)
-            group["ledger/nonfinite"].resize((*layout.blocks.counts, len(layout.shapes)))
-            for name, coord in layout.coords.items():
-                _put(group, name, coord, overwrite=True)
-            group.attrs.update(_attrs(layout))
-            zarr.consolidate_metadata(path, zarr_format=2)
-    return layout
+    return int(_readable(group["ledger/points"]).sum())
 
 
-def points_in(path: Path) -> int:
-    """How many points the store at `path` holds; 0 where there is none."""
+def _extend(group: Any, layout: Layout, attrs: dict[str, Any]) -> None:
+    """Make room. The attributes, which hold the valid length of each coordinate, come last: a kill before changes
+    nothing that counts, and this runs again.
+    """
     import zarr
 
-    return int(np.sum(zarr.open_array(path / "ledger/points", mode="r")[...])) if path.exists() else 0
+    counts = layout.blocks.counts
+    sizes = {**layout.shapes, "ledger/points": counts, "ledger/nonfinite": (*counts, len(layout.shapes))}
+    for name, shape in sizes.items():
+        group[name].resize(shape)
+    for name, (_, values) in layout.coords.items():
+        old = json.loads(group.attrs["lengths"]).get(name, 0)
+        if name not in group or group[name].dtype != values.dtype:  # longer labels, or a new coordinate
+            _put(group, name, layout.coords[name])
+        elif old < len(values):
+            group[name].resize(values.shape)
+            group[name][old:] = values[old:]
+    group.attrs.update(attrs)
+    zarr.consolidate_metadata(group.store, zarr_format=2)
 
 
 def refuse_if_other(path: Path, layout: Layout, group: Any) -> None:
@@ -224,14 +258,14 @@ def refuse_if_other(path: Path, layout: Layout, group: Any) -> None:
         if dtype != wanted[name] and not dtype.startswith("<U"):
             refuse(f"dtype of {name!r}", dtype, wanted[name])
     for name, (_, array) in layout.coords.items():
-        old = group[name][...]
+        old = group[name][: json.loads(group.attrs["lengths"]).get(name, 0)] if name in group else array[:0]
         if len(old) > len(array) or not np.array_equal(old, array[: len(old)], equal_nan=array.dtype.kind in "fc"):
             refuse(f"grid along {name!r}", f"{len(old)} values {_brief(old)}", f"{len(array)} values {_brief(array)}")
     if group.attrs["key"] != layout.attrs["key"]:
         refuse("key", group.attrs["key"], layout.attrs["key"])
     old, new = json.loads(group.attrs["fingerprint"]), json.loads(layout.attrs["fingerprint"])
-    for label in old.keys() & new.keys():
-        if old[label] != new[label]:
+    for label in new:
+        if label in old and old[label] != new[label]:
             versions = [f"{old[label]} (jax {group.attrs['jax']})", f"{new[label]} (jax {layout.attrs['jax']})"]
             refuse(f"program{label and f' at {label}'}", *versions)
 
@@ -240,6 +274,9 @@ def _create(path: Path, layout: Layout) -> None:
     """Under another name first: a store is whole, or it is not there."""
     import zarr
 
+    for name, dtype in {**layout.dtypes, **{name: values.dtype for name, (_, values) in layout.coords.items()}}.items():
+        if dtype.kind not in "biufcU" or dtype.isbuiltin == 2:  # 2: one of ml_dtypes'
+            raise ValueError(f"{name!r} is {dtype}, for which zarr has no type: return it as float32 or int32")
     path.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
@@ -269,24 +306,49 @@ def _create(path: Path, layout: Layout) -> None:
         shutil.rmtree(building, ignore_errors=True)
 
 
-def _put(group: Any, name: str, coord: tuple[str | tuple[str, ...], np.ndarray], overwrite: bool = False) -> None:
-    dims, values = coord
-    dims = [dims] if isinstance(dims, str) else list(dims)
+def _put(group: Any, name: str, coord: tuple[str, np.ndarray]) -> None:
+    dim, values = coord
+    attributes = {"_ARRAY_DIMENSIONS": [dim]}
     array = group.create_array(
-        name,
-        shape=values.shape,
-        dtype=values.dtype,
-        fill_value=None,
-        attributes={"_ARRAY_DIMENSIONS": dims},
-        overwrite=overwrite,
+        name, shape=values.shape, dtype=values.dtype, fill_value=None, attributes=attributes, overwrite=True
     )
     array[...] = values
 
 
-def _attrs(layout: Layout) -> dict[str, Any]:
-    """Attributes of a store: the provenance, its block, and which arrays are coordinates."""
-    others = " ".join(name for name, (dims, _) in layout.coords.items() if name != dims)
-    return {**layout.attrs, "block": list(layout.blocks.block), **({"coordinates": others} if others else {})}
+_COMPUTED_BY = ("theorysim", "jax", "jaxlib", "device", "x64", "matmul_precision", "xla_flags")
+
+
+def _attrs(layout: Layout, stored: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Attributes of a store: the provenance, its block, which arrays are coordinates and how long they are.
+
+    What goes on with a store under other versions or on another device is added, in `also_computed_by`.
+    """
+    attrs = {
+        **layout.attrs,
+        "block": list(layout.blocks.block),
+        "coordinates": " ".join(name for name, (dim, _) in layout.coords.items() if name != dim),
+        "lengths": json.dumps({name: len(values) for name, (_, values) in layout.coords.items()}),
+    }
+    if stored is not None:
+        ours = {name: attrs[name] for name in _COMPUTED_BY}
+        theirs = {name: stored[name] for name in _COMPUTED_BY}
+        others = json.loads(stored.get("also_computed_by", "[]"))
+        if ours != theirs and ours not in others:
+            attrs["also_computed_by"] = json.dumps([*others, ours])
+        attrs |= theirs
+    return {name: value for name, value in attrs.items() if value != ""} | {"key": attrs["key"]}
+
+
+def _readable(ledger: Any) -> np.ndarray:
+    """The ledger as an array; a cell that a broken machine tore counts as 0."""
+    try:
+        return np.asarray(ledger[...])
+    except _TORN:
+        cells = np.zeros(ledger.shape, np.int64)
+        for place in np.ndindex(ledger.shape):
+            with suppress(*_TORN):
+                cells[place] = ledger[place]
+        return cells
 
 
 @contextmanager

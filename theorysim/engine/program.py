@@ -87,21 +87,25 @@ def configured(name: str) -> Any:
     return getattr(jax.config, name)
 
 
-_programs: weakref.WeakKeyDictionary[Callable, dict[Any, Program]] = weakref.WeakKeyDictionary()
+_programs: weakref.WeakKeyDictionary[Callable, dict[Any, tuple[Program, Mapping[str, Any]]]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 def program_of(fn: Callable, static_values: Mapping[str, Any], traced: Traced, key: jax.Array | None) -> Program:
-    """The `Program` of `fn`: as with `jax.jit`, one function is traced once for each kind of input."""
+    """The `Program` of `fn`: as with `jax.jit`, one function object is traced once for each kind of input."""
     kinds = tuple((name, position, array.shape, str(array.dtype)) for name, (position, array) in traced.items())
     setting = (configured("jax_enable_x64"), configured("jax_default_matmul_precision"))
-    kind = (kinds, tuple(static_values.items()), key is not None and key.dtype, setting)
+    # By identity: 1, 1.0 and True are equal, and mean three programs. The kept values keep their identities.
+    static = tuple((name, id(value)) for name, value in static_values.items())
+    kind = (id(fn), kinds, static, key is not None and key.dtype, setting)
     try:
         known = _programs.setdefault(fn, {})
-        if kind not in known:
-            known[kind] = Program(fn, static_values, traced, key)
-        return known[kind]
-    except TypeError:  # a static value without a hash, or an `fn` without a weak reference
+    except TypeError:  # an `fn` that has no weak reference, or no hash
         return Program(fn, static_values, traced, key)
+    if kind not in known:
+        known[kind] = Program(fn, static_values, traced, key), static_values
+    return known[kind][0]
 
 
 class Executable(NamedTuple):
@@ -190,6 +194,8 @@ def _named(out: Any) -> dict[str, jax.Array]:
     """The leaves of a dict, NamedTuple or dataclass by name; a nested leaf is called `outer.inner`."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(out)
     named = {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+    if len(named) < len(leaves):
+        raise ValueError(f"`fn` returns two outputs of one name among {sorted(named)}: rename one")
     if not named or "" in named:
         raise ValueError(
             f"`fn` returned {type(out).__name__}: return named arrays, as in {{'loss': loss}} or a NamedTuple"

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import operator
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -58,8 +59,9 @@ def sweep(
     - `repeats`: adds the dimension `repeat`, with a key for each.
     - `dims`, `coords`: names of the outputs' own dimensions, `dims={"loss": ("step",)}`, and their coordinates.
     - `store`: folder of a zarr store. Each finished block is written as it finishes; the same call goes on where
-      a killed one was; more points along an axis reuse what is there.
-    - `keep`: an earlier result on this grid. Its finite points are kept, and only the others are computed.
+      a killed one was; more points along an axis reuse what is there. The result reads the store when it is
+      used: `.load()` takes it into memory.
+    - `keep`: an earlier result on this grid, with this key. Its finite points are kept, the others computed.
     - `memory`: budget in bytes; half the machine's or the device's by default.
     - `lanes`: points computed at once on a device; from the compiled program's memory analysis by default.
     - `devices`: this process's devices by default. (Forced host devices are for tests: jaxlib 0.10 can deadlock where
@@ -77,8 +79,10 @@ def sweep(
     where eight lanes exceed the budget; `OSError` where a block cannot be written.
     """
     devices = list(jax.local_devices() if devices is None else devices)
+    repeats = None if repeats is None else operator.index(repeats)
+    store = None if store is None else Path(store).expanduser()
+    _check(fn, grid, key, repeats, lanes, devices)
     memory = available_memory(devices) if memory is None else int(memory)
-    _check(fn, grid, key, repeats)
     parts = parts_of(fn, grid, key)
     layout = layout_of(grid, parts, key, repeats, dims or {}, coords or {}, memory)
     kept = None if keep is None else Kept(keep, layout)
@@ -128,8 +132,8 @@ class Plan(NamedTuple):
         )
 
 
-def _plan(layout: Layout, store: str | Path | None, programs: dict[str, Executable]) -> Plan:
-    missing = layout.points - (points_in(Path(store)) if store is not None else 0)
+def _plan(layout: Layout, store: Path | None, programs: dict[str, Executable]) -> Plan:
+    missing = layout.points - (points_in(store, layout) if store is not None else 0)
     seconds = 0.0
     for program in programs.values():
         index = next(iter(layout.blocks)).points()[: program.width]
@@ -148,13 +152,21 @@ def _plan(layout: Layout, store: str | Path | None, programs: dict[str, Executab
     )
 
 
-def _check(fn: Callable, grid: Grid, key: jax.Array | None, repeats: int | None) -> None:
+def _check(fn: Callable, grid: Grid, key: Any, repeats: int | None, lanes: Any, devices: list[Device]) -> None:
+    if not isinstance(grid, Grid):
+        raise ValueError(f"grid is {type(grid).__name__}: pass a Grid, as in Grid(weight_var=[1.0, 2.0])")
+    if lanes is not None and (not isinstance(lanes, int) or lanes < 1):
+        raise ValueError(f"lanes={lanes!r}: give a whole number of points, at least 1, or None")
+    if not devices:
+        raise ValueError("devices=[] leaves nothing to compute on: pass jax.local_devices(), or None")
     if repeats is not None and repeats < 1:
         raise ValueError(f"repeats={repeats}: give at least 1, or None for no dimension `repeat`")
     if key is None and repeats is not None:
         raise ValueError(f"repeats={repeats} without a key repeats one number: pass key=jax.random.key(0)")
-    if key is not None and (not jax.numpy.issubdtype(key.dtype, jax.dtypes.prng_key) or key.shape):
-        raise ValueError(f"key has dtype {key.dtype} and shape {key.shape}: pass one typed key, jax.random.key(0)")
+    if key is not None and not (isinstance(key, jax.Array) and jax.numpy.issubdtype(key.dtype, jax.dtypes.prng_key)):
+        raise ValueError(f"key={key!r}: pass one typed key, jax.random.key(0)")
+    if key is not None and key.shape:
+        raise ValueError(f"key has shape {key.shape}: pass one typed key, jax.random.key(0)")
     parameters = inspect.signature(fn).parameters.values()
     given = {*grid.argument_names, *([] if key is None else ["key"])}
     takes = {p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
@@ -179,7 +191,7 @@ def _barrier(name: str) -> None:
 
 
 @contextmanager
-def _output(layout: Layout, store: str | Path | None, memory: int) -> Iterator[Output]:
+def _output(layout: Layout, store: Path | None, memory: int) -> Iterator[Output]:
     """The place of the results; an interrupt leaves it with what is done."""
     if store is None:
         if jax.process_count() > 1:
@@ -189,10 +201,10 @@ def _output(layout: Layout, store: str | Path | None, memory: int) -> Iterator[O
         out = Memory(layout)
     else:
         if jax.process_index() == 0:
-            create_or_extend(Path(store), layout)
+            create_or_extend(store, layout)
         _barrier("store")
-        out = Store(create_or_extend(Path(store), layout), Path(store))
-    start, before = time.time(), out.points[...].sum()
+        out = Store(create_or_extend(store, layout), store)
+    start, before = time.time(), out.computed
     try:
         yield out
     except KeyboardInterrupt:
@@ -202,7 +214,7 @@ def _output(layout: Layout, store: str | Path | None, memory: int) -> Iterator[O
         warnings.warn(f"sweep interrupted: {points:,} of {layout.points:,} points are computed", stacklevel=4)
     _barrier("blocks")
     if jax.process_index() == 0:
-        out.finish(start, time.time() - start, int(out.points[...].sum() - before))
+        out.finish(start, time.time() - start, out.computed - before)
     _barrier("attributes")
 
 
@@ -212,7 +224,7 @@ def _bar(out: Output, progress: bool | None) -> Any:
 
     return tqdm(
         total=out.layout.points,
-        initial=int(out.points[...].sum()),
+        initial=out.computed,
         unit=" points",
         unit_scale=True,
         disable=None if progress is None else not progress,
