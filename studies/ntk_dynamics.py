@@ -160,11 +160,6 @@ def claims(data):
         )
 
 
-def mean_and_error(samples):
-    repeats = samples.sizes["repeat"]
-    return samples.mean("repeat"), samples.std("repeat", ddof=1) / np.sqrt(repeats)
-
-
 def on(data, node, split):
     examples = data[node].to_dataset()
     return examples.isel(example=np.flatnonzero(examples["split"] == split))
@@ -233,7 +228,7 @@ def loss_panel(panel, data):
             (networks["width"].values[0], "s", "white"),
             (networks["width"].values[-1], "o", color),
         ):
-            mean, standard_error = mean_and_error(networks.sel(width=width))
+            mean, standard_error = ts.study.mean_and_error(networks.sel(width=width))
             label = f"{split}, width {width}"
             style = {"fmt": marker, "color": color, "markerfacecolor": face, "linewidth": 0.7}
             panel.errorbar(theory["step"], mean, standard_error, label=label, **style)
@@ -246,7 +241,7 @@ def width_panel(panel, data):
         (ts.study.PALETTE[0], "limit", -0.5, "limiting kernel"),
         (ts.study.PALETTE[1], "own", -1.0, "own initial kernel"),
     ):
-        mean, standard_error = mean_and_error(error(data, kernel))
+        mean, standard_error = ts.study.mean_and_error(error(data, kernel))
         width = mean["width"].values
         scale = np.exp(np.mean(np.log(mean.values) - power * np.log(width)))
         panel.plot(width, scale * width**power, color=color, label=f"$N^{{{power:g}}}$")

@@ -153,7 +153,7 @@ def claims(data):
             predicted=0,
             measured=np.abs(exact.values - np.array(found)).max(),
             tolerance=1e-6,
-            why="what a figure needs; the quadrature's own error is below 1e-12",
+            why="what a figure needs; the quadrature's own error is below 1e-12 at these four",
         )
     yield agreement("variance of deep layers", *variances(data))
     yield agreement("correlation of two inputs after 8 layers", *correlations(data))
@@ -181,19 +181,15 @@ def agreement(what, mean, error, theory, repeats):
     )
 
 
-def mean_and_error(samples):
-    repeats = samples.sizes["repeat"]
-    return samples.mean("repeat"), samples.std("repeat", ddof=1) / np.sqrt(repeats)
-
-
 def variances(data):
     late = data["simulation"]["variance"].sel(layer=slice(SETTLED, None)).mean("layer")
-    return *mean_and_error(late), data["coarse_theory"]["q"], late.sizes["repeat"]
+    return *ts.study.mean_and_error(late), data["coarse_theory"]["q"], late.sizes["repeat"]
 
 
 def correlations(data):
-    early = data["simulation"]["correlation"].sel(layer=8)
-    return *mean_and_error(early), data["theory_path"]["c"].sel(layer=8), early.sizes["repeat"]
+    """In Fisher's variable, artanh c, whose scatter is close to normal."""
+    early = np.arctanh(data["simulation"]["correlation"].sel(layer=8))
+    return *ts.study.mean_and_error(early), np.arctanh(data["theory_path"]["c"].sel(layer=8)), early.sizes["repeat"]
 
 
 def decay_rate(correlation):
@@ -204,7 +200,7 @@ def decay_rate(correlation):
 def decay_ratio(data):
     ordered = data["coarse_theory"]["chi"] < 0.75
     theory = decay_rate(data["theory_path"]["c"])
-    ratio, error = mean_and_error(decay_rate(data["simulation"]["correlation"]) / theory)
+    ratio, error = ts.study.mean_and_error(decay_rate(data["simulation"]["correlation"]) / theory)
     return float(ratio.where(ordered).mean()), float(np.sqrt((error.where(ordered) ** 2).sum()) / ordered.sum())
 
 
@@ -238,8 +234,8 @@ def draw_activation(data, name):
     figure.colorbar(picture, ax=panel, pad=0.03)
 
     variance, variance_error, *_ = variances({"simulation": simulation, "coarse_theory": coarse})
-    rate, rate_error = mean_and_error(decay_rate(simulation["correlation"]))
-    deep, deep_error = mean_and_error(simulation["correlation"].sel(layer=depth))
+    rate, rate_error = ts.study.mean_and_error(decay_rate(simulation["correlation"]))
+    deep, deep_error = ts.study.mean_and_error(simulation["correlation"].sel(layer=depth))
     for color, bias_var in zip(ts.study.PALETTE, coarse["bias_var"].values, strict=False):
         theory = fine.sel(bias_var=bias_var, method="nearest")
         here = {"bias_var": bias_var}
@@ -267,7 +263,7 @@ def draw_activation(data, name):
         panel.set_xlabel("weight variance")
 
     panel, bias_var = axes[1, 2], coarse["bias_var"].values[1]
-    travel, travel_error = mean_and_error(simulation["correlation"])
+    travel, travel_error = ts.study.mean_and_error(simulation["correlation"])
     for color, index in zip(
         ts.study.PALETTE, np.linspace(1, coarse.sizes["weight_var"] - 1, 4).astype(int), strict=False
     ):

@@ -59,10 +59,10 @@ def list_studies(*, studies: Path = STUDIES, out: Path = FIGURES) -> None:
     for path in load.find(studies):
         try:
             study = load.load(path)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             console.print(f"[bold]{path.stem}[/]  [red]broken:[/] {escape(str(error))}")
             continue
-        console.print(f"[bold]{study.name}[/]  {study.title}  [dim]{', '.join(study.sources)}[/]")
+        console.print(f"[bold]{study.name}[/]  {escape(study.title)}  [dim]{', '.join(study.sources)}[/]")
         for preset in load.PRESETS:
             console.print(f"  {preset:8}{_state(path, preset, out / preset)}")
 
@@ -99,7 +99,7 @@ def notebooks(names: StudyNames | None = None, /, *, studies: Path = STUDIES, ou
             console.print(f"{_notebook.execute(path, out / 'notebooks')}")
         except Exception as error:
             failed += 1
-            console.print(f"[red]{path.stem} fails as a notebook[/]\n{error}")
+            console.print(f"[red]{path.stem} fails as a notebook[/]\n{escape(str(error))}")
     return 1 if failed else 0
 
 
@@ -118,7 +118,7 @@ def _report(outcome: Outcome) -> None:
     for claim in outcome.claims:
         verdict = "[green]holds[/]" if claim.holds else "[red]fails[/]"
         numbers = f"{claim.measured:.4g} for {claim.predicted:.4g} within {claim.tolerance:.2g}"
-        console.print(f"  {verdict}  {claim.sentence}: {numbers}")
+        console.print(f"  {verdict}  {escape(claim.sentence)}: {numbers}")
     if outcome.error:
         console.print(outcome.error, style="red", markup=False)
 
@@ -145,7 +145,7 @@ def main() -> None:
     try:
         sys.exit(app())
     except (StudyError, _doctor.WrongNumbersError, AttributeError, KeyError, FileExistsError) as error:
-        console.print(f"[red]{type(error).__name__}:[/] {error.args[0]}")
+        console.print(f"[red]{type(error).__name__}:[/] {escape(str(error.args[0]))}")
         sys.exit(2)
     except KeyboardInterrupt:
         console.print("interrupted; what was simulated before is kept")

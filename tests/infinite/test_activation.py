@@ -62,15 +62,45 @@ def test_duals_broadcast():
 
 def test_gaussian_moments_are_exact():
     for order, moment in [(0, 1), (1, 0), (2, 1), (4, 3), (10, 945)]:
-        np.testing.assert_allclose(gaussian_mean(lambda z, n=order: z**n), moment, rtol=1e-13, atol=1e-13)
+        mean = gaussian_mean(lambda z, n=order: z**n, jnp.asarray(4.0))
+        np.testing.assert_allclose(mean, moment * 2**order, rtol=1e-13, atol=1e-13)
     np.testing.assert_allclose((WEIGHTS * np.cos(5 * NODES)).sum(), np.exp(-12.5), rtol=1e-9)
 
 
+def test_gaussian_means_have_derivatives_in_the_variance_at_zero_too():
+    """E cos(sqrt(q) z) = exp(-q / 2)."""
+    mean = lambda q: gaussian_mean(jnp.cos, q)  # noqa: E731
+    for q in (0.0, 1.3):
+        for order, nth in enumerate((mean, jax.grad(mean), jax.grad(jax.grad(mean)))):
+            np.testing.assert_allclose(nth(jnp.asarray(q)), (-0.5) ** order * np.exp(-q / 2), rtol=1e-12)
+
+
 def test_hermite_coefficients_are_orthonormal_and_complete():
-    cubic = hermite_coefficients(lambda z: (z**3 - 3 * z) / np.sqrt(6), 8)
+    one = jnp.ones(())
+    cubic = hermite_coefficients(lambda z: (z**3 - 3 * z) / np.sqrt(6), one, 8)
     np.testing.assert_allclose(cubic, np.eye(8)[3], atol=1e-13)
-    exponential = hermite_coefficients(lambda z: jnp.exp(0.7 * z - 0.245), 40)  # a_j = 0.7^j / sqrt(j!)
+    exponential = hermite_coefficients(lambda z: jnp.exp(0.7 * z - 0.245), one, 40)  # a_j = 0.7^j / sqrt(j!)
     factorials = np.cumprod(np.r_[1, np.arange(1, 40)].astype(float))
     np.testing.assert_allclose(exponential, 0.7 ** np.arange(40) / np.sqrt(factorials), atol=1e-13)
-    high = hermite_coefficients(lambda z: jnp.tanh(jnp.sqrt(5.0) * z), tanh.degree)
-    np.testing.assert_allclose((high**2).sum(), gaussian_mean(lambda z: jnp.tanh(jnp.sqrt(5.0) * z) ** 2), rtol=1e-11)
+
+
+@pytest.mark.parametrize(("q", "value", "slope"), [(5.0, 5e-12, 1e-9), (10.0, 5e-9, 5e-6), (20.0, 2e-6, 3e-4)])
+def test_the_series_loses_the_digits_it_says_at_equal_inputs(q, value, slope):
+    q = jnp.asarray(q)
+    for dual, fn, bound in ((tanh.dual, jnp.tanh, value), (tanh.dual_derivative, tanh.derivative, slope)):
+        exact = gaussian_mean(lambda x, fn=fn: fn(x) ** 2, q)
+        error = abs(dual(q, q, q) / exact - 1)
+        assert bound / 1000 < error < bound
+
+
+def test_a_series_of_many_pairs_costs_coefficients_of_the_inputs_only():
+    q = jnp.linspace(0.5, 2, 300)
+    compiled = jax.jit(tanh.dual).lower(q[:, None], q[None, :], 0.3 * jnp.ones((300, 300))).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 2e7  # one coefficient a pair and degree would be 276 MB
+
+
+@pytest.mark.parametrize("activation", [erf, tanh])
+def test_dtype_follows_the_inputs(activation):
+    q = jnp.asarray(1.5, jnp.float32)
+    assert activation.dual(q, q, 0.5 * q).dtype == np.float32
+    assert activation.dual_derivative(q, q, 0.5 * q).dtype == np.float32

@@ -61,3 +61,13 @@ def test_at_the_start_an_ensemble_is_its_prior_and_at_the_end_it_interpolates():
     np.testing.assert_allclose(after.mean[:TRAIN], TARGETS, rtol=1e-9)
     np.testing.assert_allclose(after.variance[:TRAIN], 0, atol=1e-11)
     assert (after.variance[TRAIN:] > 0).all()
+
+
+def test_null_modes_do_not_grow():
+    """Two equal inputs in float32: an eigenvalue that should be 0 is rounding, of either sign."""
+    x = jnp.concatenate([X[:6], X[:2]]).astype(np.float32)
+    kernels = fully_connected(erf, x, x, depth=2, weight_var=1.5, bias_var=0.1)
+    modes = dynamics.modes(kernels.ntk)
+    rate = dynamics.largest_learning_rate(modes) / 2
+    response = dynamics.response(modes, kernels.ntk, step=10**9, learning_rate=rate)
+    assert jnp.abs(response).max() < 2

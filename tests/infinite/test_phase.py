@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import optimize
 
-from theorysim.infinite import erf, phase, tanh
+from theorysim.infinite import Activation, erf, phase, tanh
 from theorysim.networks import propagate
 
 
@@ -74,8 +74,6 @@ def test_a_quiet_network_without_biases_dies_out():
 
 
 def test_no_fixed_point_is_nan():
-    from theorysim.infinite import Activation
-
     linear = Activation("linear", lambda x: x)
     np.testing.assert_allclose(phase.fixed_point(linear, 0.5, 1.0), 2, rtol=1e-12)
     assert np.isnan(phase.fixed_point(linear, 1.5, 1.0))
@@ -108,3 +106,35 @@ def test_random_networks_follow_the_maps():
         for measured, theory in ((nets.variance, q), (nets.correlation, covariance / q)):
             mean, error = measured[:, layer].mean(), measured[:, layer].std(ddof=1) / 8
             np.testing.assert_allclose(mean, theory, atol=3 * float(error))
+
+
+def test_derivatives_at_a_vanishing_variance():
+    """V'(0) = weight_var and slope'(0) = -2 weight_var for tanh; dq*/dbias_var = 1 / (1 - weight_var)."""
+    np.testing.assert_allclose(jax.grad(lambda q: phase.variance_map(tanh, q, 0.7, 0.0))(0.0), 0.7, rtol=1e-12)
+    np.testing.assert_allclose(jax.grad(lambda q: phase.slope(tanh, q, 0.7))(0.0), -1.4, rtol=1e-12)
+    np.testing.assert_allclose(jax.grad(lambda b: phase.fixed_point(tanh, 0.7, b))(0.0), 1 / 0.3, rtol=1e-6)
+
+
+def test_a_grid_with_a_vanishing_variance_has_derivatives_everywhere_else():
+    def length(weight_var, bias_var):
+        q = phase.fixed_point(tanh, weight_var, bias_var)
+        return phase.correlation_length(tanh, q, phase.fixed_correlation(tanh, q, weight_var), weight_var)
+
+    gradient = jax.vmap(jax.grad(length), (None, 0))(0.7, jnp.array([0.0, 0.1, 0.5]))
+    assert np.isfinite(gradient[1:]).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_dtype_follows_the_inputs_and_the_line_is_reached_from_both_sides(dtype):
+    bias_var = jnp.linspace(0.01, 1, 20).astype(dtype)
+    weight_var = jax.vmap(lambda b: phase.critical_weight_var(tanh, b))(bias_var)
+    q = jax.vmap(lambda w, b: phase.fixed_point(tanh, w, b))(weight_var, bias_var)
+    c = jax.vmap(lambda q, w: phase.fixed_correlation(tanh, q, w))(q, weight_var)
+    length = jax.vmap(lambda q, c, w: phase.correlation_length(tanh, q, c, w))(q, c, weight_var)
+    assert weight_var.dtype == q.dtype == c.dtype == length.dtype == dtype
+    assert (length > 100).all()
+
+
+def test_whole_numbers_are_numbers():
+    assert phase.fixed_correlation(tanh, 3, 4) < 1
+    assert phase.correlation_length(tanh, 1, 1, 1) > 0

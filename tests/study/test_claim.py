@@ -26,12 +26,16 @@ def noisy(mean, spread, repeats, seed):
 
 
 def test_exponents_scatter_by_their_standard_error():
-    """2000 fits to planted power laws: bias below 3 standard errors of the mean, spread within 10 % of the stated."""
+    """2000 fits to planted power laws: bias below 3 standard errors of the mean.
+
+    The stated error is that of the spread, times a factor of mean 1.13 for scatter about the line on 2 degrees of
+    freedom: E max(1, sqrt(x)), x exponential.
+    """
     sizes, spread = np.array([64.0, 128, 256, 512]), np.array([0.1, 0.2, 0.3, 0.4])
     fits = [exponent(sizes, noisy(3 * sizes**-0.7, spread, 50, seed)) for seed in range(2000)]
     values, errors = np.array(fits).T
     assert abs(values.mean() + 0.7) < 3 * values.std() / np.sqrt(2000)
-    np.testing.assert_allclose(errors.mean(), values.std(), rtol=0.1)
+    np.testing.assert_allclose(errors.mean(), 1.13 * values.std(), rtol=0.1)
 
 
 def test_extrapolation_finds_the_limit_and_its_error():
@@ -43,4 +47,4 @@ def test_extrapolation_finds_the_limit_and_its_error():
 
     values, errors = np.array([fit(seed) for seed in range(2000)]).T
     assert abs(values.mean() - 2) < 3 * values.std() / np.sqrt(2000)
-    np.testing.assert_allclose(errors.mean(), values.std(), rtol=0.1)
+    np.testing.assert_allclose(errors.mean(), 1.13 * values.std(), rtol=0.1)

@@ -154,13 +154,55 @@ def test_a_broken_study_says_why_and_leaves_no_older_record(folder, before, afte
     assert "Does not run" in page
 
 
-def test_simulate_stands_above_claims(folder):
+def test_what_simulate_uses_counts_wherever_it_stands(folder):
     path = folder / "studies/demo.py"
-    text = path.read_text()
-    start, end = text.index("def simulate"), text.index("# %%\ndef claims")
-    path.write_text(text[:start] + text[end:] + "\n\n" + text[start:end])
-    with pytest.raises(study.StudyError, match="must stand above"):
-        load.load(path)
+    edit(path, "DEPTH = 12\n", "from beside import BIAS_VAR  # noqa\n")
+    edit(path, "bias_var=0.1)", "bias_var=BIAS_VAR)")
+    edit(path, '# %%\nif __name__ == "__main__"', 'DEPTH = 12\n\n\n# %%\nif __name__ == "__main__"')
+    (folder / "studies/beside.py").write_text("BIAS_VAR = 0.1\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder / "studies"))
+        assert run(folder).error == ""
+    before = fingerprint(path, 1)
+    edit(path, "DEPTH = 12", "DEPTH = 5")
+    after = fingerprint(path, 1)
+    (folder / "studies/beside.py").write_text("BIAS_VAR = 0.2\n")
+    assert len({before, after, fingerprint(path, 1)}) == 3
+
+
+def test_a_study_cannot_end_the_run_or_change_the_next(folder):
+    import jax
+    import matplotlib.pyplot as plt
+
+    studies = folder / "studies"
+    (studies / "exits.py").write_text("import sys\nsys.exit(0)\n")
+    outcome = run(folder, "exits")
+    assert "SystemExit" in outcome.error
+    assert not outcome.holds
+    size = plt.rcParams["font.size"]
+    edit(studies / "demo.py", "DEPTH = 12", "DEPTH = 12\nplt.rcParams['font.size'] = 77")
+    run(folder)
+    assert plt.rcParams["font.size"] == size
+    assert jax.numpy.zeros(()).dtype == "float64"
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        ("figure", "it returns figures by name"),
+        ('{"a/b": figure}', "cannot name a file"),
+        ('{"../b": figure}', "cannot name"),
+    ],
+)
+def test_odd_figures_are_refused(folder, returned, message):
+    edit(folder / "studies/demo.py", 'return {"variance": figure}', f"return {returned}")
+    assert message in run(folder).error
+
+
+def test_names_of_figures_may_have_dots(folder):
+    edit(folder / "studies/demo.py", '{"variance": figure}', '{"w=0.5": figure, "w=0.7": figure}')
+    run(folder)
+    assert {"w=0.5.png", "w=0.7.png", "w=0.5.pdf", "w=0.7.pdf"} <= set(written(folder))
 
 
 def test_an_interrupted_sweep_stops_the_pipeline_and_is_not_kept(folder):

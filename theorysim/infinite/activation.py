@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from jax.scipy import special
 from jaxtyping import Array, Float
 
-from theorysim.quadrature import hermite_coefficients
+from theorysim.quadrature import derivative, hermite_coefficients
+from theorysim.typing import as_floats
 
 Covariance = Float[Array, "..."]
 Dual = Callable[[Covariance, Covariance, Covariance], Covariance]
@@ -22,8 +23,14 @@ Dual = Callable[[Covariance, Covariance, Covariance], Covariance]
 class Activation:
     """A scalar function with its dual maps: in closed form where there is one, else by Hermite series.
 
-    The series holds for a function that is analytic and of moderate growth; with the default degree its relative
-    error is below 1e-11 for tanh at variances up to 5.
+    The series is for analytic functions of moderate growth. It loses digits as the variance q grows, fastest at equal
+    inputs; for tanh and the default degree its relative error there is
+
+    | q  | T     | T'    |
+    |----|-------|-------|
+    | 5  | 2e-12 | 4e-10 |
+    | 10 | 1e-9  | 1e-6  |
+    | 20 | 5e-7  | 1e-4  |
     """
 
     name: str
@@ -42,34 +49,35 @@ class Activation:
 
     def derivative(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         """phi'(x), elementwise."""
-        return jax.jvp(self.fn, (x,), (jnp.ones_like(x),))[1]
-
-    def coefficients(self, q: Float[Array, ""]) -> Float[Array, " degree"]:
-        """Hermite coefficients a_j(q) = E[phi(sqrt(q) z) h_j(z)]."""
-        return hermite_coefficients(lambda z: self.fn(jnp.sqrt(q) * z), self.degree)
+        return derivative(self.fn)(x)
 
     def dual(self, q1: Covariance, q2: Covariance, k: Covariance) -> Covariance:
         """T(q1, q2, k) = E[phi(u) phi(v)], elementwise over the broadcast arguments."""
-        return _broadcast(self.closed_dual or _series(self.fn, self.degree), q1, q2, k)
+        return self.closed_dual(q1, q2, k) if self.closed_dual else _series(self.fn, self.degree, q1, q2, k)
 
     def dual_derivative(self, q1: Covariance, q2: Covariance, k: Covariance) -> Covariance:
         """T'(q1, q2, k) = E[phi'(u) phi'(v)], elementwise over the broadcast arguments."""
-        return _broadcast(self.closed_dual_derivative or _series(self.derivative, self.degree), q1, q2, k)
+        closed = self.closed_dual_derivative
+        return closed(q1, q2, k) if closed else _series(self.derivative, self.degree, q1, q2, k)
 
 
-def _broadcast(dual: Dual, *covariances: Covariance) -> Covariance:
-    return dual(*jnp.broadcast_arrays(*covariances))
+def _series(fn: Callable[[Array], Array], degree: int, q1: Covariance, q2: Covariance, k: Covariance) -> Covariance:
+    """T = sum_j a_j(q1) a_j(q2) rho^j with rho = k / sqrt(q1 q2): coefficients once a variance, then Horner's rule."""
+    q1, q2, k = as_floats(q1, q2, k)
+    safe = jnp.where(q1 * q2 > 0, q1 * q2, 1.0)  # where a variance is 0, so is k
+    rho = k / jnp.sqrt(safe)
+    first, second = (_coefficients(fn, degree, q) for q in (q1, q2))
+
+    def horner(total, coefficients):
+        return total * rho + coefficients[0] * coefficients[1], None
+
+    start = jnp.zeros(jnp.broadcast_shapes(q1.shape, q2.shape, k.shape), k.dtype)
+    return jax.lax.scan(horner, start, (first, second), reverse=True)[0]
 
 
-def _series(fn: Callable[[Array], Array], degree: int) -> Dual:
-    """T = sum_j a_j(q1) a_j(q2) rho^j with rho = k / sqrt(q1 q2)."""
-
-    def one(q1, q2, k):
-        first, second = (hermite_coefficients(lambda z, q=q: fn(jnp.sqrt(q) * z), degree) for q in (q1, q2))
-        rho = k / jnp.sqrt(jnp.maximum(q1 * q2, jnp.finfo(k.dtype).tiny))  # k = 0 where a variance is 0
-        return jnp.polyval((first * second)[::-1], rho)
-
-    return jnp.vectorize(one)
+def _coefficients(fn: Callable[[Array], Array], degree: int, q: Covariance) -> Float[Array, "degree ..."]:
+    flat = jax.vmap(lambda q: hermite_coefficients(fn, q, degree), out_axes=1)(q.ravel())
+    return flat.reshape(degree, *q.shape)
 
 
 def _erf_dual(q1, q2, k):

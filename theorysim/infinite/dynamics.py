@@ -1,7 +1,8 @@
 """Training an infinitely wide network by full-batch gradient descent on the mean squared error.
 
 The network is linear in its parameters, so that each eigenvector of the tangent kernel relaxes on its own
-(Jacot et al., arXiv:1806.07572; Lee et al., arXiv:1902.06720, eqs. 14 to 16).
+(Jacot et al., arXiv:1806.07572). Lee et al., arXiv:1902.06720, eqs. 14 to 16, give it for gradient flow; here time
+is discrete, and the learning rate need not be small.
 """
 
 from typing import NamedTuple
@@ -39,20 +40,19 @@ def response(
     """M with f_t(x) = f_0(x) + M (y - f_0(X)), after `step` steps of gradient descent.
 
     M = Theta(x, X) Theta^-1 (1 - (1 - learning_rate Theta / n)^step): exact at any learning rate, for the loss
-    mean (f - y)^2 / 2. `cross` = Theta(x, X).
+    mean (f - y)^2 / 2. `cross` = Theta(x, X); `step` is a whole number.
     """
-    rate = learning_rate * modes.values / modes.values.size
+    values = jnp.maximum(modes.values, 0)  # a null mode's rounding must not grow
+    rate = learning_rate * values / values.size
     # log1p keeps the slow modes' digits; a mode that overshoots (rate > 1) alternates in sign.
     slow = rate < 0.5
-    sign = jnp.where((rate > 1) & (jnp.mod(step, 2) == 1), -1.0, 1.0)
-    gain = jnp.where(
+    learnt = jnp.where(
         slow,
         -jnp.expm1(step * jnp.log1p(-jnp.where(slow, rate, 0.0))),
-        1 - sign * jnp.where(slow, 1.0, jnp.abs(1 - rate)) ** step,
+        1 - jnp.where(slow, 0.5, 1 - rate) ** step,
     )
-    floor = jnp.finfo(rate.dtype).eps * modes.values[-1]
-    learnt = gain / jnp.maximum(modes.values, floor)
-    return ((cross @ modes.vectors) * learnt[None, :]) @ modes.vectors.T
+    floor = jnp.finfo(rate.dtype).eps * values[-1]
+    return ((cross @ modes.vectors) * (learnt / jnp.maximum(values, floor))[None, :]) @ modes.vectors.T
 
 
 class Ensemble(NamedTuple):
@@ -69,7 +69,7 @@ def ensemble(
     prior: Float[Array, " m"],
     targets: Float[Array, "n outputs"],
 ) -> Ensemble:
-    """Mean and variance of the trained outputs over initialisations (arXiv:1902.06720, eqs. 15 and 16).
+    """Mean and variance of the trained outputs over initialisations (arXiv:1902.06720, eqs. 14 to 16).
 
     `response` is M of [`response`]; `train` = K(X, X), `cross` = K(x, X) and `prior` = K(x, x) are the NNGP
     covariances of the outputs at initialisation. The variance is that of each output.

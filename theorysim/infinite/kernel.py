@@ -35,7 +35,11 @@ def fully_connected(
     With K_0 = weight_var x1 x2^T / d + bias_var and Theta_0 = K_0, each hidden layer maps
 
         K <- weight_var T(K) + bias_var,    Theta <- K + weight_var T'(K) * Theta.
+
+    **Raises:** `ValueError` for inputs of unequal dimension, and for a negative depth.
     """
+    if x1.shape[1] != x2.shape[1] or depth < 0:
+        raise ValueError(f"inputs of shape {x1.shape} and {x2.shape}, depth={depth}: give one dimension, depth >= 0")
 
     def affine(covariance):
         return weight_var * covariance + bias_var

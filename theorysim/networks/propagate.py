@@ -28,7 +28,7 @@ def propagate(
     variance: ScalarLike = 1.0,
     correlation: ScalarLike = 0.5,
 ) -> Moments:
-    """Empirical q and c of the preactivations in each layer (arXiv:1606.05340, section 3).
+    """Empirical q and c of the preactivations in each layer (arXiv:1606.05340, section 2).
 
     The first layer's preactivations are Gaussian, of the given `variance` and `correlation`.
     """

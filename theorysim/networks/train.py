@@ -42,7 +42,7 @@ def empirical_ntk(
     x1: Float[Array, "n1 d"],
     x2: Float[Array, "n2 d"],
 ) -> Float[Array, "n1 n2"]:
-    """Sum over parameters of df(x1)/dp df(x2)/dp, of a network with one output (arXiv:1806.07572, eq. 3).
+    """Sum over parameters of df(x1)/dp df(x2)/dp, of a network with one output (arXiv:1806.07572).
 
     One gradient is held at a time: memory as of one training step, time of n2 steps.
     """

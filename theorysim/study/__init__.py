@@ -4,6 +4,7 @@ from theorysim.study.claim import Claim as Claim
 from theorysim.study.claim import Estimate as Estimate
 from theorysim.study.claim import exponent as exponent
 from theorysim.study.claim import extrapolate as extrapolate
+from theorysim.study.claim import mean_and_error as mean_and_error
 from theorysim.study.load import Study as Study
 from theorysim.study.load import StudyError as StudyError
 from theorysim.study.pipeline import Outcome as Outcome

@@ -1,4 +1,4 @@
-"""What a study's numbers depend on: its code above `claims`, one preset, the theorysim modules it names."""
+"""What a study's numbers depend on: the code behind `simulate`, one preset, the modules it names."""
 
 import ast
 import hashlib
@@ -9,7 +9,6 @@ from pathlib import Path
 from theorysim import ENGINE
 
 ROOT = Path(__file__).parent.parent
-_NOT_NUMBERS = {"TITLE", "SOURCES", "PRESETS"}
 
 
 def fingerprint(study: Path, preset: object) -> str:
@@ -17,10 +16,12 @@ def fingerprint(study: Path, preset: object) -> str:
 
     jax and jaxlib belong to it: a release that computed wrong numbers must not leave them behind.
     """
-    above = _above_claims(ast.parse(study.read_text()))
-    digest = hashlib.sha256(f"{version('jax')} {version('jaxlib')} {preset!r} {_code(above)}".encode())
-    for path in sorted(modules(above)):
+    code = _behind_simulate(ast.parse(study.read_text()))
+    digest = hashlib.sha256(f"{version('jax')} {version('jaxlib')} {preset!r} {_code(code)}".encode())
+    for path in sorted(modules(code)):
         digest.update(f"{path.relative_to(ROOT)} {_code(ast.parse(path.read_text()))}".encode())
+    for path in _beside(code, study.parent):
+        digest.update(f"{path.name} {_code(ast.parse(path.read_text()))}".encode())
     return digest.hexdigest()[:16]
 
 
@@ -39,15 +40,44 @@ def modules(tree: ast.Module) -> set[Path]:
     return found
 
 
-def _above_claims(tree: ast.Module) -> ast.Module:
-    body = []
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef) and node.name in ("claims", "draw"):
-            break
-        if isinstance(node, ast.Assign) and {ast.unparse(target) for target in node.targets} & _NOT_NUMBERS:
-            continue
-        body.append(node)
-    return ast.Module(body, [])
+def _behind_simulate(tree: ast.Module) -> ast.Module:
+    """The top-level statements that `simulate` needs: those that define a name it uses, and theirs, and so on.
+
+    A statement that defines nothing (a call, a loop) may do anything: it counts.
+    """
+    defined = {id(node): set(_defined(node)) for node in tree.body}
+    used, needed = {"simulate"}, set()
+    while True:
+        more = [n for n in tree.body if id(n) not in needed and (not defined[id(n)] or defined[id(n)] & used)]
+        more = [node for node in more if not _is_main(node)]
+        if not more:
+            return ast.Module([node for node in tree.body if id(node) in needed], [])
+        for node in more:
+            needed.add(id(node))
+            used |= {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+
+
+def _defined(node: ast.stmt) -> Iterator[str]:
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        yield node.name
+    elif isinstance(node, ast.Import | ast.ImportFrom):
+        yield from ((alias.asname or alias.name).split(".")[0] for alias in node.names)
+    elif isinstance(node, ast.Assign | ast.AnnAssign):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        yield from (n.id for target in targets for n in ast.walk(target) if isinstance(n, ast.Name))
+
+
+def _is_main(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and "__main__" in ast.unparse(node.test)
+
+
+def _beside(tree: ast.Module, folder: Path) -> list[Path]:
+    """Modules that stand beside the study and are imported by it."""
+    imports = [n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom)]
+    names = {a.name for n in imports if isinstance(n, ast.Import) for a in n.names}
+    names |= {n.module for n in imports if isinstance(n, ast.ImportFrom) and n.module}
+    files = {place / f"{name.split('.')[0]}.py" for name in names for place in (folder, Path())}
+    return sorted(file for file in files if file.exists())
 
 
 def _names(tree: ast.Module) -> Iterator[tuple[str, ...]]:

@@ -37,7 +37,8 @@ def claims_table(out: Path) -> str:
         for claim in record["claims"]:
             numbers = (number(claim[column]) for column in ("predicted", "measured", "tolerance"))
             verdict = "holds" if claim["holds"] else "**fails**"
-            rows.append(f"| `{record['study']}` | {claim['sentence']} | {' | '.join(numbers)} | {verdict} |")
+            sentence = claim["sentence"].replace("|", "&#124;")
+            rows.append(f"| `{record['study']}` | {sentence} | {' | '.join(numbers)} | {verdict} |")
     return "\n".join(rows)
 
 

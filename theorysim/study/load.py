@@ -57,9 +57,6 @@ def load(path: Path) -> Study:
         raise StudyError(f"{path} lacks {', '.join(missing)}: see studies/README.md")
     if set(module.PRESETS) != set(PRESETS):
         raise StudyError(f"{path} has the presets {sorted(module.PRESETS)}: it needs {', '.join(PRESETS)}")
-    lines = [getattr(module, part).__code__.co_firstlineno for part in ("simulate", "claims", "draw")]
-    if lines[0] != min(lines):
-        raise StudyError(f"{path}: `simulate` must stand above `claims` and `draw`, which run again without it")
     functions = (module.simulate, module.claims, module.draw)
     summary = (module.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
     return Study(path, module.TITLE, tuple(module.SOURCES), module.PRESETS, *functions, summary=summary)

@@ -45,15 +45,18 @@ def run(path: Path, preset: str, out: Path) -> Outcome:
     start = time.perf_counter()
     claims: list[Claim] = []
     simulated = False
+    import matplotlib.pyplot as plt
+
     try:
-        study = load(path)
-        folder = out / study.name
-        data, simulated = _data(study, preset, folder)
-        figures = list(_draw(study, data, folder))
-        claims = _claims(study, data)
+        with jax.enable_x64(True), plt.rc_context(style()):  # what one study sets, the next does not see
+            study = load(path)
+            folder = out / study.name
+            data, simulated = _data(study, preset, folder)
+            figures = list(_draw(study, data, folder))
+            claims = _claims(study, data)
         _write_json(folder / "claims.json", _record(study, preset, claims, figures, data.attrs))
         error = ""
-    except Exception as exception:
+    except (Exception, SystemExit) as exception:
         error = traceback.format_exc()
         (out / path.stem).mkdir(parents=True, exist_ok=True)
         _write_json(out / path.stem / "claims.json", _broken(path, preset, exception))
@@ -68,7 +71,7 @@ def is_current(path: Path, preset: str, out: Path) -> bool:
         return False
     try:
         return json.loads(record.read_text()).get("fingerprint") == fingerprint(path, load(path).presets[preset])
-    except Exception:
+    except (Exception, SystemExit):
         return False
 
 
@@ -115,11 +118,15 @@ def _draw(study: Study, data: "xr.DataTree", folder: Path) -> Iterator[str]:
 
     for old in (*folder.glob("*.png"), *folder.glob("*.pdf")):
         old.unlink()
-    with plt.rc_context(style()):
-        for name, figure in study.draw(data).items():
-            save(figure, folder / name)
-            plt.close(figure)
-            yield name
+    figures = study.draw(data)
+    if not isinstance(figures, dict):
+        raise TypeError(f"`draw` of {study.path} returned {type(figures).__name__}: it returns figures by name")
+    for name, figure in figures.items():
+        if Path(name).name != name or name.startswith("."):
+            raise ValueError(f"the figure {name!r} of {study.path} cannot name a file: leave out slashes")
+        save(figure, folder / name)
+        plt.close(figure)
+        yield name
 
 
 def _claims(study: Study, data: "xr.DataTree") -> list[Claim]:
@@ -147,14 +154,16 @@ def _record(study: Study, preset: str, claims: list[Claim], figures: list[str], 
     }
 
 
-def _broken(path: Path, preset: str, exception: Exception) -> dict[str, Any]:
+def _broken(path: Path, preset: str, exception: BaseException) -> dict[str, Any]:
     """So that no older record passes for this one."""
     error = f"{type(exception).__name__}: {exception}"
     return {"study": path.stem, "title": path.stem, "preset": preset, "claims": [], "figures": [], "error": error}
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False, default=_plain) + "\n")
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False, default=_plain) + "\n")
+    partial.replace(path)
 
 
 def _plain(value: Any) -> Any:

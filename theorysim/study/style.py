@@ -42,5 +42,7 @@ def page(rows: int = 1, columns: int = 2, height_to_width: float = 0.8) -> tuple
 
 def save(figure: "Figure", path: Path) -> None:
     """Write `path`.png and `path`.pdf, without dates or versions."""
-    figure.savefig(path.with_suffix(".png"), metadata={"Software": None})
-    figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None, "Creator": None, "Producer": None})
+    figure.savefig(path.with_name(f"{path.name}.png"), metadata={"Software": None})
+    figure.savefig(
+        path.with_name(f"{path.name}.pdf"), metadata={"CreationDate": None, "Creator": None, "Producer": None}
+    )

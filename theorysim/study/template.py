@@ -59,8 +59,8 @@ def simulate(preset):
 # %%
 def claims(data):
     samples = data["simulation"]["variance"].isel(layer=-1)
-    errors = samples.std("repeat", ddof=1) / np.sqrt(samples.sizes["repeat"])
-    deviations = ((samples.mean("repeat") - data["theory"]["variance"].isel(layer=-1)) / errors).values
+    mean, error = ts.study.mean_and_error(samples)
+    deviations = ((mean - data["theory"]["variance"].isel(layer=-1)) / error).values
     yield ts.study.Claim(
         f"variance of layer {DEPTH}: mean deviation of networks from theory, in standard errors",
         predicted=0,
@@ -78,9 +78,8 @@ def draw(data):
         axes.plot(
             theory["layer"], theory.sel(weight_var=weight_var), color=color, label=rf"$\sigma_w^2 = {weight_var:g}$"
         )
-        here = samples.sel(weight_var=weight_var)
-        error = here.std("repeat") / np.sqrt(here.sizes["repeat"])
-        axes.errorbar(theory["layer"], here.mean("repeat"), error, fmt="o", color=color)
+        mean, error = ts.study.mean_and_error(samples.sel(weight_var=weight_var))
+        axes.errorbar(theory["layer"], mean, error, fmt="o", color=color)
     axes.set(xlabel="layer", ylabel="variance of preactivations")
     axes.legend()
     return {"variance": figure}
