@@ -44,6 +44,7 @@ ACTIVATIONS = ts.static(ts.infinite.tanh, ts.infinite.erf)
 WEIGHT_VAR, BIAS_VAR = (0.5, 4.0), (0.0, 1.0)
 COARSE_BIAS_VAR = (0.05, 0.3, 0.6, 0.9)
 START = 0.5  # correlation of the two inputs
+EARLY = 4  # the layer in which the networks' correlation is compared
 SETTLED = 16  # from this layer on, the networks' variance is averaged
 
 # %% [markdown]
@@ -156,7 +157,7 @@ def claims(data):
             why="what a figure needs; the quadrature's own error is below 1e-12 at these four",
         )
     yield agreement("variance of deep layers", *variances(data))
-    yield agreement("correlation of two inputs after 8 layers", *correlations(data))
+    yield agreement(f"correlation of two inputs after {EARLY} layers", *correlations(data))
     ratio, error = decay_ratio(data)
     yield ts.study.Claim(
         "ordered phase: rate at which two inputs become alike between layers 4 and 8, networks over theory",
@@ -187,9 +188,9 @@ def variances(data):
 
 
 def correlations(data):
-    """In Fisher's variable, artanh c, whose scatter is close to normal."""
-    early = np.arctanh(data["simulation"]["correlation"].sel(layer=8))
-    return *ts.study.mean_and_error(early), np.arctanh(data["theory_path"]["c"].sel(layer=8)), early.sizes["repeat"]
+    """After few layers: in many, the distance of two inputs is a product of many factors, and no longer normal."""
+    early = data["simulation"]["correlation"].sel(layer=EARLY)
+    return *ts.study.mean_and_error(early), data["theory_path"]["c"].sel(layer=EARLY), early.sizes["repeat"]
 
 
 def decay_rate(correlation):
