@@ -326,17 +326,18 @@ def _attrs(layout: Layout, stored: Mapping[str, Any] | None = None) -> dict[str,
     attrs = {
         **layout.attrs,
         "block": list(layout.blocks.block),
-        "coordinates": " ".join(name for name, (dim, _) in layout.coords.items() if name != dim),
         "lengths": json.dumps({name: len(values) for name, (_, values) in layout.coords.items()}),
     }
+    if others := " ".join(name for name, (dim, _) in layout.coords.items() if name != dim):
+        attrs["coordinates"] = others
     if stored is not None:
         ours = {name: attrs[name] for name in _COMPUTED_BY}
         theirs = {name: stored[name] for name in _COMPUTED_BY}
-        others = json.loads(stored.get("also_computed_by", "[]"))
-        if ours != theirs and ours not in others:
-            attrs["also_computed_by"] = json.dumps([*others, ours])
+        later = json.loads(stored.get("also_computed_by", "[]"))
+        if ours != theirs and ours not in later:
+            attrs["also_computed_by"] = json.dumps([*later, ours])
         attrs |= theirs
-    return {name: value for name, value in attrs.items() if value != ""} | {"key": attrs["key"]}
+    return attrs
 
 
 def _readable(ledger: Any) -> np.ndarray:

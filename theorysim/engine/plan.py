@@ -10,8 +10,8 @@ import numpy as np
 
 from theorysim.engine.program import Device, Executable
 
-FEWEST_LANES, MOST_LANES = 8, 2**16
-TILES = 16  # a grid is cut into at least so many tiles, for several devices to share
+FEWEST_LANES, MOST_LANES = 8, 2**18
+MANY_POINTS = 2**16  # of which each must be cheap: fewer, wider tiles then keep the overhead below a tenth
 BLOCKS = 64  # and into about so many blocks, for a killed sweep to lose little
 BLOCK_BYTES = 2**22
 MARGIN = 1.1  # allocators round up
@@ -79,7 +79,7 @@ def fit_to_memory(
     """
     room = memory / 2 / MARGIN
     if lanes is None:
-        lanes = min(max(_power_of_two(2 * points // TILES - 1), FEWEST_LANES), MOST_LANES)
+        lanes = _lanes_for(points)
         wide = executable(lanes, devices)
         if wide.bytes > room:
             # The footprint is affine in the lanes: a second probe gives its slope.
@@ -103,6 +103,12 @@ def available_memory(devices: list[Device]) -> int:
     """Half the memory of one device, in bytes: of the machine on CPU."""
     limit = (devices[0].memory_stats() or {}).get("bytes_limit")
     return (limit or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) // 2
+
+
+def _lanes_for(points: int) -> int:
+    """A sixteenth of a small grid, for several devices to share, a quarter of a large one; little padding."""
+    share = min(math.ceil(points / (16 if points <= MANY_POINTS else 4)), MOST_LANES)
+    return math.ceil(share / 64) * 64 if share > 64 else max(FEWEST_LANES, _power_of_two(2 * share - 1))
 
 
 def _power_of_two(n: int) -> int:
