@@ -240,19 +240,10 @@ def test_a_folder_that_cannot_be_written_is_explained(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_an_interrupted_store_returns_what_is_done_and_goes_on(store, monkeypatch):
-    calls = []
-
-    def interrupting(self, index, call=Executable.__call__):
-        calls.append(index)
-        if len(calls) == 6:
-            raise KeyboardInterrupt
-        return call(self, index)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Executable, "__call__", interrupting)
-        with pytest.warns(UserWarning, match="sweep interrupted"):
-            partial = sweep(fn, grid(), store=store, devices=jax.devices()[:1], **OPTIONS).load()
+def test_an_interrupted_store_returns_what_is_done_and_goes_on(store, interrupted):
+    with pytest.warns(UserWarning, match="sweep interrupted"):
+        partial = sweep(fn, grid(), store=store, devices=jax.devices()[:1], **OPTIONS).load()
+    interrupted.undo()
     whole = sweep(fn, grid(), store=store, **OPTIONS).load()
     done = partial["computed"].values
     assert 0 < done.sum() < done.size

@@ -9,7 +9,6 @@ import pytest
 import xarray as xr
 
 from theorysim import Grid, nonfinite, static, sweep, zipped
-from theorysim.engine.program import Executable
 
 KEY = jax.random.key(7)
 
@@ -187,16 +186,7 @@ def test_diverging_points_are_counted_listed_and_run_again():
     assert set(computed) == {1.5, 3.0}
 
 
-def test_an_interrupt_returns_what_is_done(monkeypatch):
-    calls = []
-
-    def interrupting(self, index, call=Executable.__call__):
-        calls.append(index)
-        if len(calls) == 6:
-            raise KeyboardInterrupt
-        return call(self, index)
-
-    monkeypatch.setattr(Executable, "__call__", interrupting)
+def test_an_interrupt_returns_what_is_done(interrupted):
     with pytest.warns(UserWarning, match=r"interrupted: .* of 1,000 points"):
         data = sweep(lambda x: {"y": 2 * x}, Grid(x=np.arange(1000.0)), devices=jax.devices()[:1])
     done = data["computed"].values
