@@ -10,11 +10,22 @@ import numpy as np
 
 from theorysim.engine.program import Device, Executable
 
-FEWEST_LANES, MOST_LANES = 8, 2**18
-MANY_POINTS = 2**16  # of which each must be cheap: fewer, wider tiles then keep the overhead below a tenth
+FEWEST_LANES = 8
+MANY_POINTS = 2**16  # held in memory by a CPU: each must be cheap, and a tile starts slowly there (0.7 ms)
 BLOCKS = 64  # and into about so many blocks, for a killed sweep to lose little
 BLOCK_BYTES = 2**22
 MARGIN = 1.1  # allocators round up
+
+
+class Tiling(NamedTuple):
+    """Into how many tiles the points go where memory allows, and the most lanes of one."""
+
+    tiles: int
+    most_lanes: int
+
+
+FINE = Tiling(16, 2**18)  # for several devices to share, and for a killed sweep to lose little
+COARSE = Tiling(3, 2**19)
 
 
 class Block(NamedTuple):
@@ -71,6 +82,7 @@ def fit_to_memory(
     memory: int,
     devices: list[Device],
     lanes: int | None = None,
+    tiling: Tiling = FINE,
 ) -> Executable:
     """The widest executable that `points` can use and `memory` (bytes) can hold.
 
@@ -79,7 +91,7 @@ def fit_to_memory(
     """
     room = memory / 2 / MARGIN
     if lanes is None:
-        lanes = _lanes_for(points)
+        lanes = _lanes_for(points, tiling)
         wide = executable(lanes, devices)
         if wide.bytes > room:
             # The footprint is affine in the lanes: a second probe gives its slope.
@@ -105,9 +117,14 @@ def available_memory(devices: list[Device]) -> int:
     return (limit or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) // 2
 
 
-def _lanes_for(points: int) -> int:
-    """A sixteenth of a small grid, for several devices to share, a quarter of a large one; little padding."""
-    share = min(math.ceil(points / (16 if points <= MANY_POINTS else 4)), MOST_LANES)
+def tiling_for(points: int, devices: list[Device], stored: bool) -> Tiling:
+    """Coarse where a tile's start would show."""
+    return COARSE if points > MANY_POINTS and not stored and devices[0].platform == "cpu" else FINE
+
+
+def _lanes_for(points: int, tiling: Tiling) -> int:
+    """An equal share of the points, rounded up with little padding."""
+    share = min(math.ceil(points / tiling.tiles), tiling.most_lanes)
     return math.ceil(share / 64) * 64 if share > 64 else max(FEWEST_LANES, _power_of_two(2 * share - 1))
 
 

@@ -18,7 +18,7 @@ from theorysim.engine.finite import Kept
 from theorysim.engine.grid import Grid
 from theorysim.engine.layout import Layout, Part, layout_of, parts_of
 from theorysim.engine.output import Memory, Output, Store, create_or_extend, points_in
-from theorysim.engine.plan import Block, available_memory, fit_to_memory
+from theorysim.engine.plan import Block, available_memory, fit_to_memory, tiling_for
 from theorysim.engine.program import Device, Executable
 
 if TYPE_CHECKING:
@@ -93,7 +93,8 @@ def sweep(
         def executable(lanes: int, devices: list[Device]) -> Executable:
             return part.program.executable(operands, lanes, len(layout.grid_dims), devices)
 
-        return fit_to_memory(executable, layout.points // len(parts), memory, devices, lanes)
+        points = layout.points // len(parts)
+        return fit_to_memory(executable, points, memory, devices, lanes, tiling_for(points, devices, store is not None))
 
     if dry_run:
         return _plan(layout, store, {part.label: compiled(part, lanes) for part in parts})
