@@ -1,5 +1,6 @@
 """Infinitely wide networks: Gaussian processes, tangent kernels, phases, training dynamics."""
 
+from theorysim.infinite import abc as abc
 from theorysim.infinite import dynamics as dynamics
 from theorysim.infinite import phase as phase
 from theorysim.infinite.activation import Activation as Activation

@@ -1,5 +1,6 @@
 """Finite networks and the small training loops that studies compare with theory."""
 
+from theorysim.networks import abc as abc
 from theorysim.networks.mlp import MLP as MLP
 from theorysim.networks.mlp import NTKDense as NTKDense
 from theorysim.networks.propagate import Moments as Moments

@@ -1,0 +1,209 @@
+"""Finite networks in abc-parametrisation: the gauge, the coordinate check against theory, muTransfer's optimisers."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from theorysim.infinite.abc import Parametrisation, changes, mup, ntk, shift, standard, transfer
+from theorysim.networks import train
+from theorysim.networks.abc import (
+    abc_network,
+    coordinate_change,
+    coordinate_check,
+    role,
+    slope,
+    transfer_adam,
+    transfer_network,
+    transfer_sgd,
+)
+
+X = jnp.array([[1.0, 0.3, -0.5], [0.2, -1.0, 0.6]])
+Y = jnp.array([[5.0], [-5.0]])  # large, so that the random output at initialisation hardly matters
+SMALL = {"learning_rate": 0.02, "activation": jnp.tanh}
+CHECK = {"widths": (64, 128, 256), "repeats": 40, **SMALL}
+
+
+def stacked(*parametrisations):
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *parametrisations)
+
+
+@pytest.mark.parametrize("width", [64, 512])
+def test_a_shift_changes_nothing(width):
+    """muP, theta = 1/4, five steps: the same initial draw, so the same function to rounding."""
+    options = {"key": jax.random.key(0), "width": width, "steps": jnp.array([1, 5]), "learning_rate": 0.5}
+    moved, shifted = (coordinate_change(p, X, Y, activation=jnp.tanh, **options) for p in (mup(2), shift(mup(2), 0.25)))
+    assert (moved > 0.1).all()
+    np.testing.assert_allclose(moved, shifted, rtol=1e-12)
+
+
+def test_a_network_is_its_formula():
+    parametrisation = Parametrisation(jnp.array([-0.5, 0.25, 0.5]), jnp.array([0.5, 0.25, 1.0]), 0.0)
+    network = abc_network(parametrisation, width=256, activation=(jnp.tanh, jnp.sin), outputs=300)
+    params = network.init(jax.random.key(1), X)
+    w = [params["params"][name]["weights"] for name in ("input", "hidden_2", "readout")]
+    assert [m.shape for m in w] == [(3, 256), (256, 256), (256, 300)]
+    for m, b in zip(w, (0.5, 0.25, 1.0), strict=True):
+        np.testing.assert_allclose(jnp.square(m).mean(), 256 ** (-2 * b), rtol=3 * np.sqrt(2 / m.size))
+    h1 = X @ w[0] * 256**0.5
+    h2 = jnp.tanh(h1) @ w[1] * 256**-0.25
+    f = jnp.sin(h2) @ w[2] * 256**-0.5
+    found = network.apply(params, X, method="preactivations")
+    for got, wanted in zip(found, (h1, h2, f), strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-10)
+    np.testing.assert_array_equal(network.apply(params, X), found[-1])
+
+
+def test_coordinate_check_finds_the_exponents_of_every_layer():
+    """One step; muP, NTP, SP with c = 1 and with c = 0. Three standard errors, and 0.02 of finite width."""
+    parametrisations = stacked(mup(2), ntk(2), standard(2, c=1.0), standard(2)._replace(c=jnp.asarray(0.0)))
+    with jax.enable_x64(False):  # the networks are drawn in float32
+        single = jax.tree.map(lambda leaf: leaf.astype(np.float32), (parametrisations, X, Y))
+        found = jax.vmap(lambda p: coordinate_check(p, *single[1:], key=jax.random.key(2), **CHECK))(single[0])
+    theory = jax.vmap(lambda p: changes(p, first_step=True))(parametrisations)
+    wanted = -np.concatenate([theory.hidden, theory.output[:, None]], 1)
+    assert found.change.shape == (4, 3, 40, 3)
+    stable = slice(0, 3)  # the output of SP with c = 0 is no longer linear in the step
+    assert (found.standard_error[stable] < 0.05).all()
+    np.testing.assert_array_less(abs(found.slope - wanted)[stable], 3 * found.standard_error[stable] + 0.02)
+    np.testing.assert_allclose(found.slope[3, :2], [-0.5, 0.5], atol=0.1)
+
+
+def test_a_quiet_readout_learns_before_the_features_do():
+    """muP with b_3 = 3/2: the last hidden layer changes by 1 / n in the first step, by O(1) in three."""
+    quiet = mup(2)._replace(b=jnp.array([0.5, 0.5, 1.5]))
+    options = {"activation": jnp.tanh, "learning_rate": 0.05, "steps": jnp.array([1, 3])}
+    widths = (64, 256)
+
+    def second(width, key):
+        return coordinate_change(quiet, X, Y, key=key, width=width, **options)[:, 1]
+
+    moved = [jax.jit(jax.vmap(partial(second, n)))(jax.random.split(jax.random.key(n), 40)) for n in widths]
+    slopes = jax.vmap(lambda samples: slope(jnp.array(widths), samples), in_axes=2)(jnp.stack(moved))
+    np.testing.assert_array_less(abs(slopes.value - jnp.array([-1.0, 0.0])), 3 * slopes.standard_error + 0.02)
+
+
+def test_slope_of_an_exact_power_law_with_known_scatter():
+    """n^-0.7 times |z|: the root mean square is the power law itself; the deviations are standard normal."""
+    widths = jnp.array([32, 64, 128])
+    z = jax.random.normal(jax.random.key(4), (400, 3, 100))
+    found = jax.vmap(lambda z: slope(widths, widths[:, None] ** -0.7 * abs(z)))(z)
+    deviations = (found.value + 0.7) / found.standard_error
+    np.testing.assert_allclose(deviations.mean(), 0, atol=3 / 20)
+    np.testing.assert_allclose(deviations.std(), 1, atol=0.1)
+
+
+def scaled(scheme, width, base_width=8):
+    sizes = {"width": width, "base_width": base_width, "depth": 2, "inputs": 3, "outputs": 2}
+    network = transfer_network(scheme, activation=jnp.tanh, **sizes)
+    params = network.init(jax.random.key(5), X)
+    return network, params, jax.grad(lambda p: jnp.square(network.apply(p, X) - 1.0).sum())(params)
+
+
+def test_roles_are_read_from_the_tree():
+    labels = jax.tree_util.tree_map_with_path(lambda path, _: role(path), scaled("mup", 8)[1])["params"]
+    assert labels == {
+        "input": {"weights": "input", "biases": "bias"},
+        "hidden_2": {"weights": "hidden", "biases": "bias"},
+        "readout": {"weights": "readout", "biases": "fixed"},
+    }
+
+
+@pytest.mark.parametrize("scheme", ["mup", "standard"])
+@pytest.mark.parametrize(
+    ("optimizer", "plain"), [(transfer_sgd, optax.sgd), (transfer_adam, lambda rate: optax.adamw(rate, weight_decay=0))]
+)
+def test_optimisers_scale_each_update_by_its_role(scheme, optimizer, plain):
+    """At the base width they are optax's own; elsewhere each update has its factor of the table."""
+    _, params, gradient = scaled(scheme, 32)
+    kind = optimizer.__name__.removeprefix("transfer_")
+    usual = plain(0.1).update(gradient, plain(0.1).init(params), params)[0]
+    for ratio in (1.0, 4.0):
+        transformation = optimizer(0.1, ratio, scheme=scheme)
+        updates = transformation.update(gradient, transformation.init(params), params)[0]
+
+        def wanted(path, update, ratio=ratio):
+            return update * transfer(role(path), ratio, scheme=scheme, optimizer=kind).learning_rate
+
+        for got, want in zip(
+            jax.tree.leaves(updates),
+            jax.tree.leaves(jax.tree_util.tree_map_with_path(wanted, usual)),
+            strict=True,
+        ):
+            np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+def test_weight_decay_is_the_same_in_every_role():
+    _, params, _ = scaled("mup", 32)
+    transformation = transfer_adam(0.1, 4.0, scheme="mup", weight_decay=0.5)
+    still = jax.tree.map(jnp.zeros_like, params)
+    updates = transformation.update(still, transformation.init(params), params)[0]
+    for update, param in zip(jax.tree.leaves(updates), jax.tree.leaves(params), strict=True):
+        np.testing.assert_allclose(update, -0.05 * param, rtol=1e-12)
+
+
+def test_both_schemes_are_one_network_at_the_base_width():
+    (first, params, _), (second, others, _) = scaled("mup", 8), scaled("standard", 8)
+    np.testing.assert_array_equal(first.apply(params, X), second.apply(others, X))
+
+
+def test_transferred_sgd_is_training_in_mup():
+    """Without biases, an abc-network of width 4 m that starts from the same functions takes the same steps."""
+    network, params, _ = scaled("mup", 32)
+    weights = {name: {"weights": layer["weights"]} for name, layer in params["params"].items()}
+    biases = jax.tree.map(
+        jnp.zeros_like, {name: {"biases": layer["biases"]} for name, layer in params["params"].items()}
+    )
+
+    def apply(weights, x):
+        return network.apply({"params": {name: weights[name] | biases[name] for name in weights}}, x)
+
+    exponents = mup(2)
+    multipliers = 4.0**-exponents.a
+    plain = abc_network(exponents, width=4, activation=jnp.tanh, outputs=2).clone(width=32)
+    to_abc = network.multipliers / multipliers
+    twin = {name: {"weights": layer["weights"] * to_abc[i]} for i, (name, layer) in enumerate(weights.items())}
+    steps = jnp.array([0, 1, 4])
+
+    def trajectory(apply, params, optimizer):
+        return train(lambda p: jnp.square(apply(p, X) - 1.0).sum(), params, optimizer, steps, lambda p: apply(p, X))
+
+    ours = trajectory(apply, weights, transfer_sgd(0.02, 4.0, scheme="mup"))
+    theirs = trajectory(lambda p, x: plain.apply({"params": p}, x), twin, optax.sgd(0.02))
+    assert abs(ours[2] - ours[0]).min() > 1e-3
+    np.testing.assert_allclose(ours, theirs, rtol=1e-10)
+
+
+def test_adam_moves_every_layer_alike_under_mup_and_by_powers_under_standard():
+    """One small step from base width 64: standard moves the second layer like the width, muP each like one."""
+    widths = (64, 256)
+
+    def change(scheme, width, key):
+        sizes = {"width": width, "base_width": 64, "depth": 2, "inputs": 3, "outputs": 1}
+        network = transfer_network(scheme, activation=jnp.tanh, **sizes)
+        params = network.init(key, X)
+
+        def observe(params):
+            return network.apply(params, X, method="preactivations")
+
+        optimizer = transfer_adam(1e-5, width / 64, scheme=scheme)
+        moved = train(
+            lambda p: jnp.square(network.apply(p, X) - Y).mean(), params, optimizer, jnp.array([0, 1]), observe
+        )
+        return jnp.stack([jnp.sqrt(jnp.square(layer[1] - layer[0]).mean()) for layer in moved])
+
+    for scheme, wanted in {"mup": [0, 0, 0], "standard": [0, 1, 1.5]}.items():
+        keys = [jax.random.split(jax.random.key(n), 20) for n in widths]
+        moved = jnp.stack([jax.jit(jax.vmap(partial(change, scheme, n)))(k) for n, k in zip(widths, keys, strict=True)])
+        slopes = jax.vmap(lambda samples: slope(jnp.array(widths), samples), in_axes=2)(moved)
+        np.testing.assert_array_less(abs(slopes.value - jnp.array(wanted)), 3 * slopes.standard_error + 0.05)
+
+
+def test_bad_input_is_named():
+    with pytest.raises(ValueError, match=r"activation has 2 functions: give one, or 3, one a hidden layer"):
+        abc_network(mup(3), width=8, activation=(jnp.tanh, jnp.sin)).init(jax.random.key(0), X)
+    with pytest.raises(ValueError, match=r"depth=0: give at least one hidden layer"):
+        transfer_network("mup", width=8, base_width=8, depth=0, inputs=3, outputs=1, activation=jnp.tanh)
