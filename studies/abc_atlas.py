@@ -1,0 +1,274 @@
+"""Which wide networks learn features? Two exponents a layer decide; an atlas of a hundred thousand parametrisations,
+and the coordinate check on networks drawn from all over it.
+"""
+
+# %% [markdown]
+# # An atlas of abc-parametrisations
+#
+# The weights of layer $l$ are $W^l = n^{-a_l} w^l$ with $w^l \sim N(0, n^{-2 b_l})$, trained at the rate
+# $\eta\, n^{-c}$. Only $a_l + b_l$, the size at initialisation, and $2 a_l + c$, the size of a step, matter. In a few
+# steps the last hidden layer of a stable network changes by $n^{-r}$,
+# $$r = \min(a_{L+1} + b_{L+1},\; 2 a_{L+1} + c) - 1 + \min_{l \le L}\,(2 a_l + c + [l = 1]).$$
+# It learns features if $r = 0$, and is a kernel method if $r > 0$.
+#
+# The maps are slices for two hidden layers: $a_3 + b_3$ across, $2 a_2 + c = 2 a_1 + c + 1$ upwards, each for one
+# $2 a_3 + c$. A point leaves $c$ open: the networks below have random ones.
+
+# %%
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+from matplotlib.colors import ListedColormap
+
+import theorysim as ts
+
+TITLE = "An atlas of abc-parametrisations"
+SOURCES = ("arXiv:2011.14522",)
+
+
+class Preset(NamedTuple):
+    """Points of the maps a unit, a multiple of 4; widths of the networks, and how many of each."""
+
+    resolution: int
+    widths: tuple[int, ...]
+    repeats: int
+
+
+PRESETS = {
+    "smoke": Preset(40, (64, 128, 256), repeats=40),
+    "laptop": Preset(160, (64, 128, 256, 512), repeats=48),
+    "paper": Preset(400, (64, 128, 256, 512, 1024, 2048), repeats=256),
+}
+LATE = 4  # steps, where the learnt readout drives the features
+LEARNING_RATE = 0.2
+POINTS, DIMENSION, TARGET = 4, 8, 5.0  # targets far above the initial output
+
+# The sample: readout's a + b, hidden 2 a + c, readout's 2 a + c, and how much slower the first layer steps.
+SAMPLE = np.array(
+    [
+        (0.5, 1, 1, 0),  # NTP
+        (0.5, 1, 1, 1),  # SP with c = 1
+        (1, 0, 1, 0),  # muP
+        (0.75, 0.5, 1, 0),
+        (0.75, 1, 1, 0),
+        (1, 0.75, 1, 0),
+        (1, 0.5, 1, 0),
+        (1, 1, 1, 0),
+        (1.75, 0, 1, 0),
+        (1.75, 0.5, 1, 0),
+        (1.75, 1, 1, 0),
+        (0.75, 0.5, 1.5, 0),
+        (0.75, 1, 1.5, 0),
+        (1, 0, 1.5, 0),
+        (1, 0.5, 1.5, 0),
+        (1.25, 0, 1.5, 0),
+    ]
+).T
+NAMES = {"NTP, SP": 0, "muP": 2}
+REGIMES = ts.infinite.abc.REGIMES
+
+# %% [markdown]
+# ## One sweep for the maps, one for the networks
+
+
+# %%
+def parametrisation(initial, hidden, readout, lag=0.0):
+    """Of two hidden layers: a + b and 2 a + c layer by layer."""
+    sizes = jnp.stack([jnp.zeros_like(initial), jnp.full_like(initial, 0.5), initial])
+    return ts.infinite.abc.from_invariants(sizes, jnp.stack([hidden - 1 + lag, hidden, readout]))
+
+
+def simulate(preset):
+    abc = ts.infinite.abc
+
+    def theory(initial, hidden, readout, lag=0.0):
+        point = parametrisation(initial, hidden, readout, lag)
+        return {"regime": abc.regime(point), "r": abc.exponent(point), "output": abc.changes(point).output}
+
+    unit = preset.resolution
+    maps = ts.Grid(
+        readout=np.array([1.0, 1.5]),
+        initial=np.arange(2 * unit + 1) / unit,
+        hidden=np.arange(-unit // 2, unit * 5 // 4 + 1) / unit,
+    )
+    sample = dict(zip(("initial", "hidden", "readout", "lag"), SAMPLE, strict=True))
+    gauges = jax.random.normal(jax.random.key(1), SAMPLE.shape[1:])
+    networks = jax.vmap(lambda theta, **point: abc.shift(parametrisation(**point), theta))(gauges, **sample)
+    inputs = jax.random.normal(jax.random.key(2), (POINTS, DIMENSION), "float32")
+    inputs /= jnp.linalg.norm(inputs, axis=1, keepdims=True)
+    targets = TARGET * (-1.0) ** jnp.arange(POINTS, dtype="float32")[:, None]
+
+    def network(width, key):
+        def change(point):
+            options = {"activation": jnp.tanh, "learning_rate": LEARNING_RATE, "steps": jnp.array([1, LATE])}
+            return ts.networks.abc.coordinate_change(point, inputs, targets, key=key, width=width, **options)
+
+        return {"change": jax.vmap(change)(networks)}  # all from the same draw
+
+    return xr.DataTree.from_dict(
+        {
+            "theory": ts.sweep(theory, maps),
+            "sample": ts.sweep(theory, ts.Grid(sample=ts.zipped(**sample))),
+            "simulation": ts.sweep(
+                network,
+                ts.Grid(width=ts.static(*preset.widths)),
+                key=jax.random.key(0),
+                repeats=preset.repeats,
+                dims={"change": ["sample", "step", "layer"]},
+                coords={"step": [1, LATE], "layer": ["first", "last", "output"]},
+            ),
+        }
+    )
+
+
+# %% [markdown]
+# ## What must agree
+#
+# The exponents of the sample are multiples of $1/4$. A measured one bends by the corrections of order $1 / n$, and by
+# the readout's initial weights while it learns others.
+
+
+# %%
+def claims(data):
+    theory = data["sample"].to_dataset()
+    value, _ = slopes(data)
+    deviation = -value.sel(layer="last") - theory["r"]
+    yield ts.study.Claim(
+        f"last hidden layer, {deviation.size} parametrisations: largest distance of the measured exponent from r",
+        predicted=0,
+        measured=float(abs(deviation).max()),
+        tolerance=0.05,
+        why="a fifth of 1/4, the distance between two exponents: none is taken for its neighbour",
+    )
+    quarters = -np.round(4 * value) / 4
+    output, hidden = quarters.sel(layer="output"), quarters.sel(layer="last")
+    found = xr.where(output > 0, "trivial", xr.where(hidden > 0, "kernel", "feature"))
+    yield ts.study.Claim(
+        "regime of a network, from the measured exponents of its last hidden layer and its output: how often wrong",
+        predicted=0,
+        measured=int((found != np.array(REGIMES)[theory["regime"]]).sum()),
+        tolerance=0,
+        why="a count: exponents are rounded to quarters",
+    )
+
+
+def slopes(data):
+    """Exponent of the change with the width, by sample and layer, and its standard error."""
+    change = measured(data).transpose("sample", "layer", "width", "repeat")
+    widths = jnp.asarray(change["width"].values)
+    fit = jax.vmap(jax.vmap(lambda samples: ts.networks.abc.slope(widths, samples)))(change.values)
+    empty = change.isel(width=0, repeat=0, drop=True)
+    return empty.copy(data=np.asarray(fit.value)), empty.copy(data=np.asarray(fit.standard_error))
+
+
+def measured(data):
+    """After the first step; after some where the learnt readout outgrows the initial one, and drives the features."""
+    theory, change = data["sample"], data["simulation"]["change"]
+    late = theory["initial"] > theory["readout"]
+    return xr.where(late, change.sel(step=LATE), change.sel(step=1))
+
+
+# %% [markdown]
+# ## The maps, and the networks on them
+
+
+# %%
+COLORS = dict(zip(REGIMES, ("#eeeeee", "#ddcc77", "#88ccee", "#882255"), strict=True))
+
+
+def draw(data):
+    figure, axes = plt.subplots(2, 2, figsize=ts.study.page(2, 2, 0.78))
+    for panel, readout, letter in zip(axes[0], data["theory"]["readout"].values, "ab", strict=True):
+        map_panel(panel, data, readout)
+        panel.set_title(f"({letter}) readout's steps: $2 a_3 + c = {readout:g}$")
+    exponent_panel(axes[1, 0], data)
+    width_panel(axes[1, 1], data)
+    return {"abc_atlas": figure}
+
+
+def map_panel(panel, data, readout):
+    here = data["theory"].to_dataset().sel(readout=readout)
+    x, y, regime = here["initial"], here["hidden"], here["regime"].transpose("hidden", "initial")
+    colors = ListedColormap([COLORS[name] for name in REGIMES])
+    panel.pcolormesh(x, y, regime, cmap=colors, vmin=-0.5, vmax=3.5, rasterized=True)
+    for name in ("kernel", "feature"):  # which may be lines: drawn wider than a cell
+        rows, columns = np.nonzero(regime.values == REGIMES.index(name))
+        panel.scatter(x[columns], y[rows], s=3, color=COLORS[name], linewidth=0, rasterized=True)
+    r = here["r"].transpose("hidden", "initial").where(regime > 0)
+    levels, column = [0.25, 0.5, 0.75, 1.0], 0.3 + readout
+    lines = panel.contour(x, y, r, levels=levels, colors="black", linewidths=0.5, alpha=0.6)
+    places = [(column, level + 1 - readout) for level in levels]
+    panel.clabel(lines, fmt="$r = %g$", fontsize=6, manual=places)
+    sample = data["sample"].to_dataset()
+    found = sample["readout"].values == readout
+    names = [REGIMES[i] for i in sample["regime"].values[found]]
+    panel.scatter(
+        sample["initial"][found],
+        sample["hidden"][found],
+        s=22,
+        color=[COLORS[name] for name in names],
+        edgecolor="black",
+        linewidth=0.8,
+        zorder=3,
+    )
+    for name, index in NAMES.items():
+        if found[index]:
+            place = (sample["initial"][index], sample["hidden"][index])
+            panel.annotate(name, place, (-5, -4), textcoords="offset points", ha="right", va="top")
+    panel.set(xlabel="readout at first, $a_3 + b_3$", ylabel="hidden steps, $2 a_2 + c$")
+    panel.text(0.08, -0.4, "unstable")
+    if (regime == REGIMES.index("trivial")).any():
+        panel.text(1.35, 0.72, "trivial")
+        panel.annotate("kernel", (0.78, 0.44), (0.2, 0.3), arrowprops={"arrowstyle": "-", "linewidth": 0.6})
+    else:
+        panel.text(1.4, 0.6, "kernel")
+        panel.text(1.3, -0.14, "feature learning", color=COLORS["feature"])
+
+
+def exponent_panel(panel, data):
+    theory = data["sample"].to_dataset()
+    value, error = slopes(data)
+    limits = np.array([-0.15, 1.15])
+    panel.plot(limits, limits, color="black", linewidth=0.8)
+    equal = theory["r"].values[:, None] == theory["r"].values
+    order = np.tril(equal, -1).sum(1) - (equal.sum(1) - 1) / 2
+    shifted = theory["r"] + 0.025 * order  # side by side, where several have one r
+    for name in REGIMES[1:]:
+        these = theory["regime"] == REGIMES.index(name)
+        x, y, bar = (a[these] for a in (shifted, -value.sel(layer="last"), error.sel(layer="last")))
+        style = {"markeredgecolor": "black", "markeredgewidth": 0.5, "ecolor": "black", "markersize": 4.5}
+        panel.errorbar(x, y, bar, fmt="o", color=COLORS[name], label=name, linewidth=0.7, **style)
+    panel.set(title="(c) last hidden layer", xlabel="$r$, theory", ylabel="exponent of networks", xlim=limits)
+    panel.set_ylim(limits)
+    panel.legend(loc="upper left")
+
+
+def width_panel(panel, data):
+    theory, change = data["sample"].to_dataset(), measured(data).sel(layer="last")
+    square, error = ts.study.mean_and_error(change**2)
+    width = change["width"].values
+    for color, index in zip(ts.study.PALETTE, (2, 3, 0, 4, 7), strict=False):
+        r = float(theory["r"][index])
+        mean = np.sqrt(square.isel(sample=index).values)
+        scale = np.exp(np.mean(np.log(mean) + r * np.log(width)))
+        name = next((f", {name.split(',')[0]}" for name, place in NAMES.items() if place == index), "")
+        panel.plot(width, scale * width**-r, color=color)
+        panel.text(width[-1] * 1.2, mean[-1], f"$r = {r:g}${name}", va="center")
+        panel.errorbar(width, mean, error.isel(sample=index).values / mean / 2, fmt="o", color=color)
+    panel.set(title="(d) coordinate check", xlabel="width $n$", ylabel="change of last hidden layer")
+    panel.set_xscale("log", base=2)
+    panel.set_yscale("log")
+    panel.set_xticks(width, [f"{w}" for w in width])
+    panel.set_xlim(width[0] / 1.2, width[-1] * 4)
+
+
+# %%
+if __name__ == "__main__":
+    jax.config.update("jax_enable_x64", True)
+    plt.rcParams.update(ts.study.style())
+    data = simulate(PRESETS["smoke"])
+    draw(data)
