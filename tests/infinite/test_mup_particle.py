@@ -1,0 +1,125 @@
+"""The particle system: brute force, refined quadrature, the linear algebra, the lazy limit."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from theorysim.infinite import dynamics, fully_connected, mup, tanh
+from theorysim.infinite.mup.trajectory import check
+
+X = jnp.array([[1.0, 0.3, -0.5], [0.2, -0.9, 0.8]])
+Y = jnp.array([1.0, -0.7])
+TRAINING = {"gamma0": 1.0, "learning_rate": 0.3, "steps": 16}
+
+
+def largest_error(trajectory, reference):
+    return [float(jnp.abs(a - b).max() / jnp.abs(b).max()) for a, b in zip(trajectory, reference, strict=True)]
+
+
+def test_particles_are_neurons_drawn_at_random():
+    rng = np.random.default_rng(0)
+    count, batches, gamma0 = 100_000, 8, 2.0
+    kernel = np.array(X @ X.T / 3)
+    runs = []
+    for _ in range(batches):
+        h = np.linalg.cholesky(kernel) @ rng.standard_normal((2, count // 2))
+        z = rng.standard_normal(count // 2)
+        h, z = np.concatenate([h, h], 1), np.concatenate([z, -z])
+        outputs, histories = [], []
+        for _ in range(17):
+            f = np.tanh(h) @ z / count / gamma0
+            outputs.append(f)
+            histories.append((np.tanh(h), z / np.cosh(h) ** 2))
+            error = np.array(Y) - f
+            h, z = (
+                h + 0.15 * gamma0 * kernel @ (error[:, None] * z / np.cosh(h) ** 2),
+                z + 0.15 * gamma0 * error @ np.tanh(h),
+            )
+        first, last = histories[0], histories[-1]
+        runs.append([np.array(outputs), first[0] @ last[0].T / count, first[1] @ last[1].T / count])
+    exact = mup.particles(jnp.tanh, X, Y, gamma0=gamma0, learning_rate=0.3, steps=16)
+    ours = [exact.outputs, exact.features[0, 0, :, -1], exact.gradients[0, 0, :, -1]]
+    for run, number in zip(zip(*runs, strict=True), ours, strict=True):
+        run = np.array(run)
+        error = run.std(0, ddof=1) / np.sqrt(batches)
+        # Root mean square deviation, in standard errors of 7 degrees of freedom: 1.18 on average.
+        assert np.sqrt((((run.mean(0) - number) / np.maximum(error, 1e-12)) ** 2).mean()) < 2.5
+
+
+@pytest.mark.parametrize(("gamma0", "error"), [(0.1, 1e-13), (1.0, 1e-13), (3.0, 1e-7)])
+def test_quadrature_has_converged_at_two_inputs(gamma0, error):
+    coarse, fine = (
+        mup.particles(jnp.tanh, X, Y, gamma0=gamma0, learning_rate=0.3, steps=16, nodes=n) for n in (None, 121)
+    )
+    assert largest_error(coarse, fine)[0] < error
+    assert max(largest_error(coarse, fine)) < 1e4 * error
+
+
+@pytest.mark.parametrize(("inputs", "other", "error"), [(X[:1], 241, 1e-13), (jnp.eye(3), 39, 1e-6)])
+def test_quadrature_has_converged_at_ranks_one_and_three(inputs, other, error):
+    targets = jnp.arange(1.0, 1.0 + len(inputs))
+    coarse, fine = (
+        mup.particles(jnp.tanh, inputs, targets, gamma0=1.0, learning_rate=0.3, steps=4, nodes=n) for n in (None, other)
+    )
+    assert max(largest_error(coarse, fine)) < error
+
+
+def test_sobol_points_agree_with_the_grid():
+    """Two inputs, written in five dimensions more, of which the data fill none but rounding."""
+    targets = jnp.array([1.0, -0.7, 0.5, 0.2])
+    inputs = jnp.concatenate([X, X.sum(0)[None], X[:1] - X[1:]])  # rank 2, in 3 dimensions: a grid
+    grid = mup.particles(jnp.tanh, inputs, targets, **TRAINING)
+    padded = jnp.sqrt(2) * jnp.pad(inputs, ((0, 0), (0, 3)))  # 4 directions: Sobol's points; the same kernel
+    sobol = mup.particles(jnp.tanh, padded, targets, **TRAINING)
+    np.testing.assert_allclose(sobol.outputs[0], 0, atol=1e-14)
+    np.testing.assert_allclose(sobol.loss, grid.loss, atol=2e-4 * grid.loss[0])
+
+
+def test_identity_is_the_linear_algebra():
+    linear = mup.deep_linear(X, Y, depth=1, **TRAINING)
+    assert max(largest_error(mup.particles(lambda h: h, X, Y, **TRAINING), linear)) < 1e-12
+
+
+def test_small_gamma0_is_the_tangent_kernel():
+    kernel = fully_connected(tanh, X, X, depth=1, weight_var=1.0, bias_var=0.0).ntk
+    modes = dynamics.modes(kernel)
+    lazy = jnp.stack([dynamics.response(modes, kernel, step=t, learning_rate=0.3) @ Y for t in range(17)])
+    errors = [
+        jnp.abs(mup.particles(jnp.tanh, X, Y, **{**TRAINING, "gamma0": gamma0}).outputs - lazy).max()
+        for gamma0 in (0.01, 0.02)
+    ]
+    assert errors[0] < 1e-4
+    np.testing.assert_allclose(errors[1] / errors[0], 4, rtol=1e-3)  # the correction is O(gamma0^2)
+
+
+def test_hyperparameters_are_vmapped_and_differentiated():
+    def loss(gamma0, learning_rate):
+        return mup.particles(jnp.tanh, X, Y, gamma0=gamma0, learning_rate=learning_rate, steps=4, nodes=41).loss
+
+    gamma0, learning_rate = jnp.array([0.5, 2.0]), jnp.array([0.3, 0.1])
+    together = jax.vmap(loss)(gamma0, learning_rate)
+    for i in range(2):
+        np.testing.assert_allclose(together[i], loss(gamma0[i], learning_rate[i]), rtol=1e-12)
+    slope = jax.grad(lambda g: loss(g, 0.3)[-1])(1.0)
+    np.testing.assert_allclose(slope, (loss(1.001, 0.3)[-1] - loss(0.999, 0.3)[-1]) / 0.002, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"gamma0": 0.0}, "gamma0=0.0: give a positive number"),
+        ({"learning_rate": -0.3}, "learning_rate=-0.3: give"),
+        ({"steps": 0}, "steps=0: give a whole number >= 1"),
+    ],
+)
+def test_bad_input_is_refused(change, message):
+    arguments = {"inputs": X, "targets": Y, **TRAINING, **change}
+    with pytest.raises(ValueError, match=message):
+        mup.particles(jnp.tanh, **arguments)
+
+
+def test_shapes_are_checked():
+    """Here without the tests' own checks of shapes, which come first."""
+    with pytest.raises(ValueError, match=r"inputs of shape \(2, 3\) and targets of shape \(1,\): give"):
+        check(X, Y[:1], **TRAINING)

@@ -1,0 +1,310 @@
+"""Deep nonlinear networks in the feature-learning limit: dynamical mean-field theory, solved in one causal pass.
+
+Neurons of layer l are independent samples of the fields (pairs i = (time t, input a); Delta = y - f)
+
+    h^l = u^l + (A^{l-1} + c Delta Phi^{l-1}) g^l,    u^l ~ N(0, Phi^{l-1}),    g^l = phi'(h^l) z^l,
+    z^l = r^l + (B^l + c Delta G^{l+1}) phi(h^l),     r^l ~ N(0, G^{l+1}),      c = learning_rate gamma0 / P,
+
+with Phi^l = <phi(h^l) phi(h^l)>, G^l = <g^l g^l>, A^l = <d phi(h^l) / d r^l>, B^l = <d g^{l+1} / d u^{l+1}>, and at the
+ends Phi^0 = X X^T / D, G^{L+1} = 1, A^0 = B^L = 0; the outputs are f = <z^L phi(h^L)> / gamma0. The terms with A and
+Delta sum over earlier times, B over times up to the present: its equal-time part, <phi''(h) z> and more, is not small.
+(Bordelon & Pehlevan, arXiv:2205.09653, in discrete time. Their A and B carry 1 / gamma0.)
+
+For full-batch gradient descent everything at time t follows from kernels at times up to t, so that there is no fixed
+point to iterate: forward through the layers, backward, next time.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float
+
+from theorysim.infinite.mup.trajectory import Estimate, Trajectory, check, covariance_root
+from theorysim.quadrature import derivative
+from theorysim.typing import Scalar, ScalarLike, as_floats
+
+Fields = Float[Array, "pairs samples"]
+Kernel = Float[Array, "pairs pairs"]
+
+FLOOR = 1e-10  # of a kernel's diagonal, added to it: a source that stands still has a singular covariance
+
+
+class Derivatives(NamedTuple):
+    """d phi(h) and d g by one Gaussian source, for each sample."""
+
+    phi: Float[Array, "pairs pairs samples"]
+    g: Float[Array, "pairs pairs samples"]
+
+
+class Layer(NamedTuple):
+    """Everything known of a layer; rows of the future are 0.
+
+    `factors` (of the covariance, by Cholesky) and `by` are over the sources that move in time, "u" and "r": not u in
+    the first layer, nor r in the last.
+    """
+
+    phi: Fields
+    g: Fields
+    features: Kernel
+    gradients: Kernel
+    factors: dict[str, Kernel]
+    by: dict[str, Derivatives]
+
+
+class Present(NamedTuple):
+    """A layer's forward pass at one time: phi(h), phi'(h), phi''(h), and d h by the sources that move."""
+
+    phi: Float[Array, "inputs samples"]
+    slope: Float[Array, "inputs samples"]
+    curvature: Float[Array, "inputs samples"]
+    d_h: dict[str, Float[Array, "inputs pairs samples"]]
+
+
+class Noise(NamedTuple):
+    """Standard normal sources of a layer: over inputs, over pairs, or one number for all."""
+
+    u: Float[Array, "sources_u samples"]
+    r: Float[Array, "sources_r samples"]
+
+
+def dmft(
+    activation: Callable[[Array], Array],
+    inputs: Float[Array, "inputs dim"],
+    targets: Float[Array, " inputs"],
+    *,
+    depth: int,
+    gamma0: ScalarLike,
+    learning_rate: ScalarLike,
+    steps: int,
+    key: Array,
+    samples: int = 4096,
+    batches: int = 8,
+    mesh: Mesh | None = None,
+) -> Estimate:
+    """Gradient descent on a network with `depth` hidden layers of infinite width, exact at any learning rate.
+
+    `batches` independent systems of `samples` neurons a layer are solved one after another, and averaged; the standard
+    error comes from their spread. The error of one is O(samples^-1/2), its bias O(1 / samples). Neurons come in pairs
+    with opposite r, so that f(0) = 0 exactly. Under `vmap` over `gamma0` or `learning_rate`, a common `key` is common
+    noise: differences along a curve are far more precise than the curve.
+
+    Time O(samples (steps inputs)^3), memory 4 (depth - 1) samples (steps inputs)^2 numbers. With `mesh`, neurons are
+    spread over all its devices, which must divide `samples` / 2.
+
+    `activation` is elementwise and smooth (two derivatives are taken); it is a static argument.
+
+    **Raises:** `ValueError` for shapes that do not match, `gamma0` or `learning_rate` <= 0, counts below 1,
+    `samples` that do not divide into pairs, and for less than float64 at depth > 1, where covariances are singular
+    to 1e-10.
+    """
+    inputs, targets, gamma0, learning_rate = as_floats(inputs, targets, gamma0, learning_rate)
+    counts = {"depth": depth, "steps": steps, "samples": samples, "batches": batches}
+    check(inputs, targets, gamma0=gamma0, learning_rate=learning_rate, **counts)
+    shards = 1 if mesh is None else mesh.size
+    if samples % (2 * shards):
+        raise ValueError(
+            f"samples={samples}: give a multiple of {2 * shards}, pairs of neurons on each of {shards} devices"
+        )
+    if depth > 1 and inputs.dtype != jnp.float64:
+        raise ValueError(
+            f"inputs are {inputs.dtype}: beyond one hidden layer, covariances are singular to 1e-10 and need float64; "
+            'call jax.config.update("jax_enable_x64", True) first'
+        )
+    if mesh is not None:  # however its axes are typed, the compiler places what is not said
+        mesh = Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))
+    return _solve(activation, inputs, targets, gamma0, learning_rate, key, depth, steps, samples, batches, mesh)
+
+
+@partial(jax.jit, static_argnums=(0, 6, 7, 8, 9, 10))
+def _solve(
+    activation: Callable[[Array], Array],
+    inputs: Float[Array, "inputs dim"],
+    targets: Float[Array, " inputs"],
+    gamma0: Scalar,
+    learning_rate: Scalar,
+    key: Array,
+    depth: int,
+    steps: int,
+    samples: int,
+    batches: int,
+    mesh: Mesh | None,
+) -> Estimate:
+    def system(key):
+        noise = _draw(key, inputs, depth, steps, samples, mesh)
+        return _descend(activation, inputs, targets, gamma0, learning_rate, noise, steps, mesh)
+
+    runs = jax.lax.map(system, jax.random.split(key, batches))
+    error = jax.tree.map(lambda run: run.std(0, ddof=1) / jnp.sqrt(batches), runs)
+    return Estimate(jax.tree.map(lambda run: run.mean(0), runs), error)
+
+
+def _over_samples(fields: Array, mesh: Mesh | None) -> Array:
+    """Spread the last axis over the devices."""
+    if mesh is None:
+        return fields
+    spec = PartitionSpec(*[None] * (fields.ndim - 1), mesh.axis_names)
+    return jax.lax.with_sharding_constraint(fields, NamedSharding(mesh, spec))
+
+
+def _draw(
+    key: Array, inputs: Float[Array, "inputs dim"], depth: int, steps: int, samples: int, mesh: Mesh | None
+) -> list[Noise]:
+    """Each layer's noise. Samples in pairs: the same u, opposite r."""
+    count, dim = inputs.shape
+    pairs = (steps + 1) * count
+
+    def normal(key, sources, sign):
+        half = jax.random.normal(key, (sources, samples // 2), inputs.dtype)
+        return _over_samples(jnp.stack([half, sign * half], -1).reshape(sources, samples), mesh)
+
+    keys = jax.random.split(key, (depth, 2))
+    noise = [
+        Noise(
+            normal(keys[layer, 0], pairs if layer else min(count, dim), 1),
+            normal(keys[layer, 1], pairs if layer < depth - 1 else 1, -1),
+        )
+        for layer in range(depth)
+    ]
+    noise[0] = noise[0]._replace(u=covariance_root(inputs) @ noise[0].u)
+    return noise
+
+
+def _descend(
+    activation: Callable[[Array], Array],
+    inputs: Float[Array, "inputs dim"],
+    targets: Float[Array, " inputs"],
+    gamma0: Scalar,
+    learning_rate: Scalar,
+    noise: list[Noise],
+    steps: int,
+    mesh: Mesh | None,
+) -> Trajectory:
+    count, times, depth, samples = inputs.shape[0], steps + 1, len(noise), noise[0].u.shape[1]
+    pairs = times * count
+    data = inputs @ inputs.T / inputs.shape[1]
+    rate = learning_rate * gamma0 / count
+    slope = derivative(activation)
+    curvature = derivative(slope)
+
+    def empty(layer):
+        kernel = jnp.zeros((pairs, pairs), inputs.dtype)
+        fields = _over_samples(jnp.zeros((pairs, samples), inputs.dtype), mesh)
+        derivatives = _over_samples(jnp.zeros((pairs, pairs, samples), inputs.dtype), mesh)
+        moving = ["u"] * (layer > 0) + ["r"] * (layer < depth - 1)
+        return Layer(
+            phi=fields,
+            g=fields,
+            features=kernel,
+            gradients=kernel,
+            factors=dict.fromkeys(moving, kernel),
+            by=dict.fromkeys(moving, Derivatives(derivatives, derivatives)),
+        )
+
+    def step(carry, t):
+        layers, pull = carry  # pull = rate * error at earlier times, 0 later
+        row = t * count
+        nothing = jnp.zeros((count, pairs), inputs.dtype)
+        itself = jax.lax.dynamic_update_slice_in_dim(nothing, jnp.eye(count, dtype=inputs.dtype), row, 1)
+
+        def put(history, rows):
+            return jax.lax.dynamic_update_slice_in_dim(history, rows, row, 0)
+
+        def draw(layer, name, noise, covariance):
+            """The source at this time, given itself at earlier ones."""
+            if name not in layer.factors:
+                return layer, noise
+            factor = extend(layer.factors[name], covariance, row)
+            now = jax.lax.dynamic_slice_in_dim(factor, row, count, 0)
+            return layer._replace(factors={**layer.factors, name: factor}), now @ noise
+
+        def summed(gain, derivatives):
+            """Sum over pairs, for each sample."""
+            return jnp.tensordot(gain, derivatives, 1)
+
+        def response(derivatives, name):
+            return derivatives[name].mean(-1) if name in derivatives else nothing
+
+        def forward(layer, noise, features, a):
+            layer, u = draw(layer, "u", noise.u, features)
+            gain = a + pull[None, :] * features
+            h = u + gain @ layer.g
+            phi, first, second = activation(h), slope(h), curvature(h)
+            of_itself = {"u": itself, "r": nothing}
+            d_h = {name: of_itself[name][:, :, None] + summed(gain, by.g) for name, by in layer.by.items()}
+            d_phi = {name: first[:, None, :] * d for name, d in d_h.items()}
+            history = put(layer.phi, phi)
+            features = phi @ history.T / samples
+            layer = layer._replace(
+                phi=history,
+                features=put(layer.features, features),
+                by={name: by._replace(phi=put(by.phi, d_phi[name])) for name, by in layer.by.items()},
+            )
+            return layer, Present(phi, first, second, d_h), features, response(d_phi, "r")
+
+        def backward(layer, noise, present, gradients, b):
+            phi, first, second, d_h = present
+            layer, r = draw(layer, "r", noise.r, gradients)
+            gain = b + pull[None, :] * gradients
+            z = r + gain @ layer.phi
+            g = first * z
+            of_itself = {"u": nothing, "r": itself}
+            d_z = {name: of_itself[name][:, :, None] + summed(gain, by.phi) for name, by in layer.by.items()}
+            d_g = {name: (second * z)[:, None, :] * d_h[name] + first[:, None, :] * d for name, d in d_z.items()}
+            history = put(layer.g, g)
+            gradients = g @ history.T / samples
+            layer = layer._replace(
+                g=history,
+                gradients=put(layer.gradients, gradients),
+                by={name: by._replace(g=put(by.g, d_g[name])) for name, by in layer.by.items()},
+            )
+            return layer, (z * phi).mean(-1), gradients, response(d_g, "u")
+
+        layers, presents = list(layers), []
+        features, a = jnp.tile(data, times), nothing
+        for i in range(depth):
+            layers[i], present, features, a = forward(layers[i], noise[i], features, a)
+            presents.append(present)
+        gradients, b, overlaps = jnp.ones_like(nothing), nothing, []
+        for i in reversed(range(depth)):
+            layers[i], overlap, gradients, b = backward(layers[i], noise[i], presents[i], gradients, b)
+            overlaps.append(overlap)
+        outputs = overlaps[0] / gamma0
+        pull = jax.lax.dynamic_update_slice(pull, rate * (targets - outputs), (row,))
+        return (layers, pull), outputs
+
+    start = ([empty(layer) for layer in range(depth)], jnp.zeros(pairs, inputs.dtype))
+    (layers, _), outputs = jax.lax.scan(step, start, jnp.arange(times))
+    loss = jnp.square(targets[None, :] - outputs).mean(1) / 2
+
+    def whole(name):
+        """Kernels, from rows that end at their own time."""
+        lower, past = jnp.stack([getattr(layer, name) for layer in layers]), jnp.tri(pairs, dtype=bool)
+        kernels = jnp.where(past[None], lower, lower.swapaxes(1, 2))
+        return kernels.reshape(depth, times, count, times, count)
+
+    return Trajectory(loss, outputs, whole("features"), whole("gradients"))
+
+
+def extend(factor: Kernel, rows: Float[Array, "new pairs"], start: Array) -> Kernel:
+    """The Cholesky factor of a kernel, of which new `rows` are known, up to and including their own columns.
+
+    `factor` is 0 from the row `start` on. Column by column, in plain operations: batched calls of LAPACK
+    on several devices can wait for each other.
+    """
+    new = rows.shape[0]
+    own = start + jnp.arange(new)
+    floor = FLOOR * jnp.take_along_axis(rows, own[:, None], 1)
+
+    def column(j, factor):
+        mine = jax.lax.dynamic_slice_in_dim(factor, start, new, 0)
+        rest = rows[:, j] - mine @ factor[j]
+        on_diagonal = own == j
+        pivot = jnp.where(on_diagonal, jnp.sqrt(jnp.maximum(rest, 0.0) + floor[:, 0]), 0.0).sum() + factor[j, j]
+        entry = jnp.where(on_diagonal, pivot, jnp.where(own > j, rest / pivot, 0.0))
+        return jax.lax.dynamic_update_slice(factor, entry[:, None], (start, j))
+
+    return jax.lax.fori_loop(0, start + new, column, factor)

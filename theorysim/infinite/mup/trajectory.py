@@ -1,0 +1,51 @@
+"""What training in the feature-learning limit yields, and what it asks of its arguments."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Float
+
+
+class Trajectory(NamedTuple):
+    """Training at times 0, ..., `steps`: outputs f, loss mean (y - f)^2 / 2, and the kernels of each hidden layer.
+
+    `features` is Phi^l(t, a; s, b) = <phi(h^l_a(t)) phi(h^l_b(s))>, and `gradients` G^l the same of
+    g^l = gamma0 N df/dh^l: averages over the neurons of layer l, for inputs a, b and times t, s.
+    """
+
+    loss: Float[Array, " times"]
+    outputs: Float[Array, "times inputs"]
+    features: Float[Array, "depth times inputs times inputs"]
+    gradients: Float[Array, "depth times inputs times inputs"]
+
+
+class Estimate(NamedTuple):
+    """A trajectory known by Monte Carlo, and the standard error of each of its numbers."""
+
+    mean: Trajectory
+    standard_error: Trajectory
+
+
+def check(inputs: Any, targets: Any, **hyperparameters: Any) -> None:
+    """Refuse arguments that no limit belongs to; traced numbers pass."""
+    if inputs.ndim != 2 or targets.shape != inputs.shape[:1]:
+        raise ValueError(
+            f"inputs of shape {inputs.shape} and targets of shape {targets.shape}: give (inputs, dim) and (inputs,)"
+        )
+    for name in ("gamma0", "learning_rate"):
+        value = hyperparameters[name]
+        if not isinstance(value, Tracer) and not np.all(np.asarray(value) > 0):
+            remedy = "a positive number; the lazy limit is that of small ones" if name == "gamma0" else "one above 0"
+            raise ValueError(f"{name}={value}: give {remedy}")
+    for name in ("steps", "depth", "samples", "batches"):
+        least = 2 if name in ("samples", "batches") else 1  # the spread of batches is the standard error
+        if hyperparameters.get(name, least) < least:
+            raise ValueError(f"{name}={hyperparameters[name]}: give a whole number >= {least}")
+
+
+def covariance_root(inputs: Float[Array, "inputs dim"]) -> Float[Array, "inputs rank"]:
+    """R with R R^T = X X^T / D, along principal axes."""
+    axes, scales, _ = jnp.linalg.svd(inputs, full_matrices=False)
+    return axes * scales[None, :] / jnp.sqrt(inputs.shape[1])

@@ -1,0 +1,106 @@
+"""Finite networks in the maximal-update parametrisation, and their training by full-batch gradient descent.
+
+    h^1 = W^0 x / sqrt(D),    h^{l+1} = W^l phi(h^l) / sqrt(N),    f = w . phi(h^L) / (gamma0 N),
+
+all parameters drawn from N(0, 1), learning rate `learning_rate` gamma0^2 N, loss mean (y - f)^2 / 2: gamma0 = 1 is
+muP (Yang & Hu, arXiv:2011.14522), and gamma0 -> 0 the lazy limit (Bordelon & Pehlevan, arXiv:2205.09653).
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from theorysim.typing import ScalarLike
+
+
+class MuP(NamedTuple):
+    """Parameters: W^0 of shape (width, dim), W^1, ..., W^{L-1} of shape (width, width), w of shape (width,)."""
+
+    first: Float[Array, "width dim"]
+    hidden: list[Float[Array, "width width"]]
+    readout: Float[Array, " width"]
+
+
+class MuPTrajectory(NamedTuple):
+    """Training at times 0, ..., `steps`: outputs, loss, and the kernels of each hidden layer.
+
+    `features` are averages over neurons of phi(h^l_a(t)) phi(h^l_b(s)), and `gradients` of g^l_a(t) g^l_b(s) with
+    g^l = gamma0 N df/dh^l, for inputs a, b and times t, s.
+    """
+
+    loss: Float[Array, " times"]
+    outputs: Float[Array, "times inputs"]
+    features: Float[Array, "depth times inputs times inputs"]
+    gradients: Float[Array, "depth times inputs times inputs"]
+
+
+def train_mup(
+    activation: Callable[[Array], Array],
+    inputs: Float[Array, "inputs dim"],
+    targets: Float[Array, " inputs"],
+    *,
+    width: int,
+    depth: int,
+    gamma0: ScalarLike,
+    learning_rate: ScalarLike,
+    steps: int,
+    key: Array,
+) -> MuPTrajectory:
+    """One network with `depth` hidden layers, from its own random start, by `steps` of gradient descent.
+
+    The output at the start is subtracted from the network, in training too: it vanishes with the width, but like
+    1 / (gamma0 sqrt(width)), which would swamp the lazy limit.
+    """
+    params = initial_mup(key, width=width, depth=depth, dim=inputs.shape[1], dtype=inputs.dtype)
+    nothing = [jnp.zeros((len(inputs), width), inputs.dtype)] * depth
+    network = partial(apply_mup, activation=activation, gamma0=gamma0)
+    initial, _ = network(params, inputs, nothing)
+
+    def loss(params):
+        outputs = network(params, inputs, nothing)[0] - initial
+        return jnp.square(targets - outputs).mean() / 2
+
+    def step(params, _):
+        outputs, pullback, features = jax.vjp(lambda shifts: network(params, inputs, shifts), nothing, has_aux=True)
+        (sensitivities,) = pullback(jnp.ones_like(outputs))
+        gradients = [gamma0 * width * g for g in sensitivities]
+        scale = learning_rate * jnp.square(gamma0) * width
+        moved = jax.tree.map(lambda p, g: p - scale * g, params, jax.grad(loss)(params))
+        return moved, (outputs - initial, features, gradients)
+
+    _, (outputs, features, gradients) = jax.lax.scan(step, params, None, length=steps + 1)
+    return MuPTrajectory(
+        jnp.square(targets[None, :] - outputs).mean(1) / 2, outputs, _kernels(features), _kernels(gradients)
+    )
+
+
+def initial_mup(key: Array, *, width: int, depth: int, dim: int, dtype: jnp.dtype | None = None) -> MuP:
+    """Standard normal parameters."""
+    first, readout, *hidden = jax.random.split(key, depth + 1)
+    square = [jax.random.normal(key, (width, width), dtype) for key in hidden]
+    return MuP(jax.random.normal(first, (width, dim), dtype), square, jax.random.normal(readout, (width,), dtype))
+
+
+def apply_mup(
+    params: MuP,
+    inputs: Float[Array, "inputs dim"],
+    shifts: list[Float[Array, "inputs width"]],
+    *,
+    activation: Callable[[Array], Array],
+    gamma0: ScalarLike,
+) -> tuple[Float[Array, " inputs"], list[Float[Array, "inputs width"]]]:
+    """The outputs, and each layer's features phi(h + shift). The derivative by a shift is that by h."""
+    width, dim = params.first.shape
+    h = inputs @ params.first.T / jnp.sqrt(dim)
+    features = [activation(h + shifts[0])]
+    for weights, shift in zip(params.hidden, shifts[1:], strict=True):
+        features.append(activation(features[-1] @ weights.T / jnp.sqrt(width) + shift))
+    return features[-1] @ params.readout / (gamma0 * width), features
+
+
+def _kernels(histories: list[Float[Array, "times inputs width"]]) -> Float[Array, "depth times inputs times inputs"]:
+    return jnp.stack([jnp.einsum("tan,sbn->tasb", h, h) / h.shape[2] for h in histories])
