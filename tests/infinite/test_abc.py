@@ -134,9 +134,7 @@ def test_transfer_table():
             scaling = abc.transfer(role, 4, optimizer=optimizer)
             np.testing.assert_allclose(scaling[:3], row)
             np.testing.assert_allclose(scaling.learning_rate * scaling.weight_decay, 1)
-            usual = abc.transfer(role, 4, scheme="standard", optimizer=optimizer)
-            std = 0.5 if role in ("hidden", "readout") else 1
-            np.testing.assert_allclose(usual, (1, std, 1, 1))
+            np.testing.assert_array_equal(abc.transfer(role, 1, optimizer=optimizer), 1)
 
 
 def test_transfer_is_traced_in_the_ratio():
@@ -154,7 +152,6 @@ def test_bad_input_is_named():
         jax.jit(abc.exponent)(abc.Parametrisation(jnp.zeros(1), jnp.zeros(1), 0.0))
     for wrong, message in [
         ({"role": "output"}, r"role='output': give one of input, hidden, readout, bias, fixed"),
-        ({"scheme": "sp"}, r"scheme='sp': give one of mup, standard"),
         ({"optimizer": "lion"}, r"optimizer='lion': give one of sgd, adam"),
     ]:
         with pytest.raises(ValueError, match=message):

@@ -188,7 +188,7 @@ class Scaling(NamedTuple):
     weight_decay: Scalar
 
 
-def transfer(role: str, ratio: ScalarLike, *, optimizer: str, scheme: str = "mup") -> Scaling:
+def transfer(role: str, ratio: ScalarLike, *, optimizer: str) -> Scaling:
     """How to scale hyperparameters found at a base width: at every width the best ones are then the same.
 
     Powers of `ratio` = width / base width, as in version 1.0 of Microsoft's `mup` (Yang et al., arXiv:2203.03466):
@@ -201,23 +201,16 @@ def transfer(role: str, ratio: ScalarLike, *, optimizer: str, scheme: str = "mup
     | `bias`    | 1                   | 0      | 0           | 0          | vectors of length width                 |
     | `fixed`   | 0                   | 0      | 0           | 0          | no dimension grows: the readout's bias  |
 
-    The scheme `"standard"` changes only the initial std, by ratio^-1/2 in `hidden` and `readout`. Attention logits
-    also need 1 / head dimension in place of its root.
+    The usual scaling, an initial std of 1 / sqrt(fan_in) and nothing else, is each width as its own base: `ratio` = 1.
+    Attention logits also need 1 / head dimension in place of its root.
 
-    **Raises:** `ValueError` for an unknown `role`, `optimizer` ("sgd" or "adam") or `scheme` ("mup" or "standard").
+    **Raises:** `ValueError` for an unknown `role`, and for an `optimizer` other than "sgd" and "adam".
     """
-    for what, value, known in (
-        ("role", role, ROLES),
-        ("scheme", scheme, ("mup", "standard")),
-        ("optimizer", optimizer, ("sgd", "adam")),
-    ):
+    for what, value, known in (("role", role, ROLES), ("optimizer", optimizer, ("sgd", "adam"))):
         if value not in known:
             raise ValueError(f"{what}={value!r}: give one of {', '.join(known)}")
-    if scheme == "standard":
-        rate, std, multiplier = 0.0, -0.5 if role in ("hidden", "readout") else 0.0, 0.0
-    else:
-        vector_like = role in ("input", "readout", "bias")
-        rate = {"sgd": 1.0 if vector_like else 0.0, "adam": -1.0 if role == "hidden" else 0.0}[optimizer]
-        std, multiplier = -0.5 if role == "hidden" else 0.0, -1.0 if role == "readout" else 0.0
+    vector_like = role in ("input", "readout", "bias")
+    rate = {"sgd": 1.0 if vector_like else 0.0, "adam": -1.0 if role == "hidden" else 0.0}[optimizer]
+    std, multiplier = -0.5 if role == "hidden" else 0.0, -1.0 if role == "readout" else 0.0
     (ratio,) = as_floats(ratio)
     return Scaling(*(ratio**power for power in (rate, std, multiplier, -rate)))

@@ -177,10 +177,9 @@ def slope(widths: Int[Array, " widths"], samples: Float[Array, "widths repeats"]
 
 
 def transfer_network(
-    scheme: str,
     *,
     width: int,
-    base_width: int,
+    base_width: ScalarLike,
     depth: int,
     inputs: int,
     outputs: int,
@@ -188,14 +187,15 @@ def transfer_network(
 ) -> ScaledMLP:
     """A network with biases whose initial stds and multipliers follow `infinite.abc.transfer`.
 
-    At the base width both schemes are the usual network, of std 1 / sqrt(fan_in); train it with [`transfer_sgd`] or
-    [`transfer_adam`].
+    At the base width it is the usual network, of std 1 / sqrt(fan_in); a width that is its own base is in standard
+    parametrisation. Train it with [`transfer_sgd`] or [`transfer_adam`].
     """
     if depth < 1:
         raise ValueError(f"depth={depth}: give at least one hidden layer")
-    roles: list[str] = ["input", *["hidden"] * (depth - 1), "readout"]
-    scales = [transfer(role, width / base_width, scheme=scheme, optimizer="sgd") for role in roles]
-    base = jnp.array([inputs**-0.5, *[base_width**-0.5] * depth])
+    base_width, fan_in = jnp.asarray(base_width, float), jnp.asarray(inputs, float)
+    roles = ["input", *["hidden"] * (depth - 1), "readout"]
+    scales = [transfer(role, width / base_width, optimizer="sgd") for role in roles]
+    base = jnp.stack([fan_in, *[base_width] * depth]) ** -0.5
     stds = base * jnp.stack([scale.initial_std for scale in scales])
     return ScaledMLP(width, activation, jnp.stack([scale.multiplier for scale in scales]), stds, outputs, biases=True)
 
@@ -211,13 +211,13 @@ def role(path: tuple[Any, ...]) -> str:
     return layer.partition("_")[0]
 
 
-def transfer_sgd(learning_rate: ScalarLike, ratio: ScalarLike, *, scheme: str) -> optax.GradientTransformation:
+def transfer_sgd(learning_rate: ScalarLike, ratio: ScalarLike) -> optax.GradientTransformation:
     """Gradient descent whose rates follow `infinite.abc.transfer`; `ratio` = width / base width."""
-    return optax.chain(_scale_by_role(ratio, scheme, "sgd"), optax.scale_by_learning_rate(learning_rate))
+    return optax.chain(_scale_by_role(ratio, "sgd"), optax.scale_by_learning_rate(learning_rate))
 
 
 def transfer_adam(
-    learning_rate: ScalarLike, ratio: ScalarLike, *, scheme: str, weight_decay: ScalarLike = 0.0
+    learning_rate: ScalarLike, ratio: ScalarLike, *, weight_decay: ScalarLike = 0.0
 ) -> optax.GradientTransformation:
     """AdamW whose rates follow `infinite.abc.transfer`; `ratio` = width / base width.
 
@@ -225,15 +225,15 @@ def transfer_adam(
     """
     return optax.chain(
         optax.scale_by_adam(),
-        _scale_by_role(ratio, scheme, "adam"),
+        _scale_by_role(ratio, "adam"),
         optax.add_decayed_weights(weight_decay),
         optax.scale_by_learning_rate(learning_rate),
     )
 
 
-def _scale_by_role(ratio: ScalarLike, scheme: str, optimizer: str) -> optax.GradientTransformation:
+def _scale_by_role(ratio: ScalarLike, optimizer: str) -> optax.GradientTransformation:
     def scaled(path: tuple[Any, ...], update: Array) -> Array:
-        factor = transfer(role(path), ratio, scheme=scheme, optimizer=optimizer).learning_rate
+        factor = transfer(role(path), ratio, optimizer=optimizer).learning_rate
         return update * factor.astype(update.dtype)
 
     return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(scaled, updates))
