@@ -1,10 +1,19 @@
-"""Gaussian expectations by the trapezoid rule.
+"""Gaussian expectations, in one variable and in two.
 
-For an integrand that is analytic in a strip of half-width a, the error is exp(-2 pi a / step): for
-tanh(sqrt(q) z), a = pi / (2 sqrt(q)). Gauss-Hermite quadrature is far behind: at q = 4 and 100 nodes it still
-errs by 2e-6, where the trapezoid rule reaches 1e-14 with 121.
+In one variable, by the trapezoid rule. For an integrand that is analytic in a strip of half-width a, its error is
+exp(-2 pi a / step): for tanh(sqrt(q) z), a = pi / (2 sqrt(q)). Gauss-Hermite quadrature is far behind: at q = 4 and
+100 nodes it still errs by 2e-6, where the trapezoid rule reaches 1e-14 with 121.
+
+In two, in polar coordinates. With u = s1 r cos(phi) and v = s2 r cos(phi - angle), where cos(angle) is the
+correlation,
+
+    E[f(u) g(v)] = sum_m cos(m angle) int_0^inf r exp(-r^2 / 2) F_m(r) G_m(r) dr,
+
+where F_m and G_m are the cosine coefficients of f(s1 r cos(phi)) and g(s2 r cos(phi)). One transform of each function
+serves every correlation, up to 1. A function with kinks is integrated from kink to kink instead.
 """
 
+import math
 from collections.abc import Callable
 from functools import cache, partial
 
@@ -19,29 +28,47 @@ from theorysim.typing import Scalar
 NODES = np.linspace(-12.0, 12.0, 481)
 WEIGHTS = np.exp(-(NODES**2) / 2) / np.sqrt(2 * np.pi) * (NODES[1] - NODES[0])
 
+LEGENDRE = np.polynomial.legendre.leggauss(72)
+FARTHEST = 10.0  # standard deviations; exp(-50) of the Gaussian lies beyond
+RADII = (LEGENDRE[0] + 1) * FARTHEST / 2
+RADIAL_WEIGHTS = LEGENDRE[1] * FARTHEST / 2 * RADII * np.exp(-(RADII**2) / 2)
+HARMONICS = 512
+
+Function = Callable[[Array], Array]
+
+
+def gaussian_mean(fn: Function, variance: Scalar, kinks: tuple[float, ...] = ()) -> Scalar:
+    """E fn(sqrt(variance) z), z ~ N(0, 1), for an elementwise `fn`, analytic but at its `kinks`.
+
+    It may jump at the kinks; between them it is to be smooth on the scale of 0.05 sqrt(variance). Differentiable in
+    the variance: without kinks to any order, at 0 too, by d/dq E fn(sqrt(q) z) = E fn''(sqrt(q) z) / 2 (Price 1958).
+    """
+    if not kinks:
+        return _smooth_mean(fn, variance)
+    std = _sqrt(variance)
+    breaks = [jnp.clip(kink / std, -FARTHEST, FARTHEST) for kink in sorted(kinks)]
+    nodes, weights = _between([-FARTHEST, *breaks, FARTHEST], *LEGENDRE, variance.dtype)
+    return jnp.sum(fn(std * nodes) * jnp.exp(-(nodes**2) / 2) * weights) / math.sqrt(2 * math.pi)
+
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def gaussian_mean(fn: Callable[[Array], Array], variance: Scalar) -> Scalar:
-    """E fn(sqrt(variance) z), z ~ N(0, 1), for an elementwise `fn` that is smooth on the scale of 0.05 sqrt(variance).
-
-    Differentiable in the variance to any order, at 0 too: d/dq E fn(sqrt(q) z) = E fn''(sqrt(q) z) / 2 (Price 1958).
-    """
+def _smooth_mean(fn: Function, variance: Scalar) -> Scalar:
     nodes, weights = (jnp.asarray(a, variance.dtype) for a in (NODES, WEIGHTS))
     return jnp.dot(fn(jnp.sqrt(variance) * nodes), weights)
 
 
-@gaussian_mean.defjvp
+@_smooth_mean.defjvp
 def _(fn, primals, tangents):
     (variance,), (tangent,) = primals, tangents
-    return gaussian_mean(fn, variance), gaussian_mean(derivative(derivative(fn)), variance) / 2 * tangent
+    return _smooth_mean(fn, variance), _smooth_mean(derivative(derivative(fn)), variance) / 2 * tangent
 
 
-def derivative(fn: Callable[[Array], Array]) -> Callable[[Array], Array]:
+def derivative(fn: Function) -> Function:
     """fn', of an elementwise function."""
     return lambda x: jax.jvp(fn, (x,), (jnp.ones_like(x),))[1]
 
 
-def hermite_coefficients(fn: Callable[[Array], Array], variance: Scalar, degree: int) -> Float[Array, " degree"]:
+def hermite_coefficients(fn: Function, variance: Scalar, degree: int) -> Float[Array, " degree"]:
     """Coefficients a_j = E[fn(sqrt(variance) z) h_j(z)], j < degree, on the orthonormal Hermite polynomials.
 
     Their squares sum to E fn^2 (Parseval): what is missing is the truncation.
@@ -59,3 +86,103 @@ def _weighted_hermite(degree: int) -> np.ndarray:
     for j in range(1, degree - 1):
         rows.append((NODES * rows[j] - np.sqrt(j) * rows[j - 1]) / np.sqrt(j + 1))
     return np.stack(rows[:degree]) * half
+
+
+def angular_spectrum(fn: Function, variance: Scalar) -> Float[Array, "radii harmonics"]:
+    """The coefficients F_m(r) of an analytic `fn`, each with the root of its weight.
+
+    E[f(u) g(v)] = sum_m cos(m angle) c_m with c = (F * G).sum(0). For tanh and its derivative, relative error below
+    1e-12 up to a variance of 20, and 1e-10 at 50, at any correlation.
+    """
+    angles = np.pi * np.arange(HARMONICS + 1) / HARMONICS
+    values = fn(_sqrt(variance) * jnp.asarray(np.outer(RADII, np.cos(angles)), variance.dtype))
+    circle = jnp.concatenate([values, values[:, -2:0:-1]], 1)
+    twice = np.r_[1.0, np.full(HARMONICS - 1, 2.0), 1.0]  # cos(m phi) stands for two harmonics
+    weights = np.sqrt(np.outer(RADIAL_WEIGHTS, twice)) / circle.shape[1]
+    return jnp.fft.rfft(circle, axis=1).real * jnp.asarray(weights, variance.dtype)
+
+
+def chebyshev_sum(coefficients: Float[Array, "terms ..."], x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """sum_m coefficients[m] T_m(x), by Clenshaw's recursion; coefficients[m] and x broadcast."""
+
+    def down(carry, coefficient):
+        ahead, behind = carry
+        return (coefficient + 2 * x * ahead - behind, ahead), None
+
+    zero = jnp.zeros(jnp.broadcast_shapes(x.shape, coefficients.shape[1:]), x.dtype)
+    (ahead, behind), _ = jax.lax.scan(down, (zero, zero), coefficients[1:], reverse=True)
+    return coefficients[0] + x * ahead - behind
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
+def kinked_mean(
+    fn1: Function, fn2: Function, kinks: tuple[float, ...], variance1: Scalar, variance2: Scalar, angle: Scalar
+) -> Scalar:
+    """E[fn1(u) fn2(v)] for functions with common `kinks`, where they may jump; cos(angle) is the correlation.
+
+    In polar coordinates, from kink to kink. Along the radius the integrand is singular where a circle first touches a
+    kink of u or of v, and where it passes a crossing of two: a double-exponential rule between those does not mind.
+    Differentiable once.
+    """
+    std1, std2 = _sqrt(variance1), _sqrt(variance2)
+    tiny = jnp.finfo(angle.dtype).tiny
+    first_touched = [abs(x) / std for x in {abs(x) for x in kinks if x} for std in (std1, std2)]
+    crossed = [
+        jnp.sqrt((x / std1 - y / std2) ** 2 + 4 * x * y / (std1 * std2) * jnp.sin(angle / 2) ** 2)
+        / jnp.maximum(jnp.sin(angle), tiny)
+        for x in kinks
+        for y in kinks
+        if x or y
+    ]
+    breaks = jnp.stack([jnp.zeros_like(angle), jnp.full_like(angle, FARTHEST), *first_touched, *crossed])
+    radii, weights = _between(list(jnp.sort(jnp.minimum(breaks, FARTHEST))), *_double_exponential(), angle.dtype)
+
+    def on_circle(radius):
+        def met(std, turn):
+            at = [jnp.arccos(jnp.clip(x / jnp.maximum(std * radius, tiny), -1.0, 1.0)) for x in kinks]
+            return [turn + sign * a for a in at for sign in (-1, 1)]
+
+        edges = jnp.sort(jnp.stack(met(std1, 0 * angle) + met(std2, angle)) % (2 * np.pi))
+        phi, arc = _between([*edges, edges[0] + 2 * np.pi], *LEGENDRE, angle.dtype)
+        values = fn1(std1 * radius * jnp.cos(phi)) * fn2(std2 * radius * jnp.cos(phi - angle))
+        return jnp.sum(values * arc) / (2 * np.pi)
+
+    return jnp.sum(jax.vmap(on_circle)(radii) * radii * jnp.exp(-(radii**2) / 2) * weights)
+
+
+@kinked_mean.defjvp
+def _(fn1, fn2, kinks, primals, tangents):
+    variance1, variance2, angle = primals
+    slope1, slope2 = derivative(fn1), derivative(fn2)
+
+    def mean(fn1, fn2):
+        return kinked_mean(fn1, fn2, kinks, *primals)
+
+    slopes = (
+        mean(lambda x: slope1(x) * x, fn2) / (2 * variance1),
+        mean(fn1, lambda x: slope2(x) * x) / (2 * variance2),
+        -_sqrt(variance1) * _sqrt(variance2) * jnp.sin(angle) * mean(slope1, slope2),
+    )
+    return mean(fn1, fn2), sum(slope * tangent for slope, tangent in zip(slopes, tangents, strict=True))
+
+
+def _between(breaks: list, nodes: np.ndarray, weights: np.ndarray, dtype) -> tuple[Array, Array]:
+    """A rule of [-1, 1], repeated between each two of the breaks."""
+    edges = jnp.stack([jnp.asarray(b, dtype) for b in breaks])
+    half = (edges[1:] - edges[:-1])[:, None] / 2
+    middle = (edges[1:] + edges[:-1])[:, None] / 2
+    rule, measure = (jnp.asarray(a, dtype)[None, :] for a in (nodes, weights))
+    return (middle + half * rule).ravel(), (half * measure).ravel()
+
+
+@cache
+def _double_exponential() -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights of the tanh-sinh rule on [-1, 1] (Takahasi & Mori 1974)."""
+    t, step = np.linspace(-3.2, 3.2, 129, retstep=True)
+    nodes = np.tanh(np.pi / 2 * np.sinh(t))
+    return nodes, step * np.pi / 2 * np.cosh(t) / np.cosh(np.pi / 2 * np.sinh(t)) ** 2
+
+
+def _sqrt(variance: Scalar) -> Scalar:
+    """The root, with a finite derivative at 0."""
+    return jnp.sqrt(jnp.maximum(variance, jnp.finfo(variance.dtype).tiny))

@@ -1,26 +1,145 @@
-"""Kernels of wide networks: neural-tangents, Monte Carlo over finite networks, symmetry and positivity."""
+"""Kernels of wide networks: neural-tangents, Monte Carlo over finite networks, many digits, symmetry, positivity."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from mpmath import mp
 
-from theorysim.infinite import erf, fully_connected, tanh
+from theorysim import infinite
+from theorysim.infinite import Activation, by_rows, erf, fully_connected, relu, tanh
 from theorysim.infinite.neural_tangents import stax
 from theorysim.networks import MLP, empirical_ntk
 
 X1 = jax.random.normal(jax.random.key(0), (5, 8))
 X2 = jax.random.normal(jax.random.key(1), (3, 8))
+ON_SPHERE = X1 / jnp.linalg.norm(X1, axis=1, keepdims=True) * np.sqrt(8)
+STAX = {
+    relu: stax.Relu(),
+    infinite.leaky_relu(0.1): stax.LeakyRelu(0.1),
+    infinite.piecewise_linear(-1.0, 1.0): stax.Abs(),
+    erf: stax.Erf(),
+    infinite.gelu: stax.Gelu(),
+    infinite.sin: stax.Sin(),
+    infinite.rbf(0.5): stax.Rbf(0.5),
+    infinite.exponential(0.4): stax.Exp(1.0, 0.4),
+}
 
 
-@pytest.mark.parametrize("depth", [0, 1, 3])
-def test_erf_kernels_are_those_of_neural_tangents(depth):
-    layer = [stax.Dense(1, np.sqrt(1.7), np.sqrt(0.2)), stax.Erf()]
-    _, _, kernel = stax.serial(*layer * depth, layer[0])
-    reference = kernel(X1, X2, ("nngp", "ntk"))
-    ours = fully_connected(erf, X1, X2, depth=depth, weight_var=1.7, bias_var=0.2)
-    np.testing.assert_allclose(ours.nngp, reference.nngp, rtol=1e-13)
-    np.testing.assert_allclose(ours.ntk, reference.ntk, rtol=1e-13)
+def reference(*layers):
+    """The kernels of neural-tangents between two different sets: on a diagonal it loses half the digits for relu."""
+    return stax.serial(*layers)[2](X1, X2, ("nngp", "ntk"))
+
+
+@pytest.mark.parametrize("parametrisation", ["ntk", "standard"])
+@pytest.mark.parametrize("depth", [0, 2])
+@pytest.mark.parametrize("activation", STAX, ids=lambda a: a.name)
+def test_kernels_are_those_of_neural_tangents(activation, depth, parametrisation):
+    layer = [stax.Dense(64, np.sqrt(1.7), np.sqrt(0.2), parameterization=parametrisation), STAX[activation]]
+    peer = reference(*layer * depth, layer[0])
+    setting = {"weight_var": 1.7, "bias_var": 0.2, "parametrisation": parametrisation, "width": 64}
+    ours = fully_connected(activation, X1, X2, depth=depth, **setting)
+    np.testing.assert_allclose(ours.nngp, peer.nngp, rtol=1e-12)
+    np.testing.assert_allclose(ours.ntk, peer.ntk, rtol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:`FanIn` layers assume independent inputs")
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_residual_networks_are_those_of_neural_tangents(layer_norm):
+    def dense(weight_var, bias_var):
+        return stax.Dense(1, np.sqrt(weight_var), np.sqrt(bias_var))
+
+    weights, biases, scale = jnp.array([1.7, 1.2, 0.8, 1.0]), jnp.array([0.2, 0.0, 0.3, 0.1]), 0.6
+    before = [stax.LayerNorm()] if layer_norm else []
+    blocks = [
+        stax.serial(
+            stax.FanOut(2),
+            stax.parallel(
+                stax.Identity(), stax.serial(*before, stax.Relu(), dense(scale**2 * weights[i], scale**2 * biases[i]))
+            ),
+            stax.FanInSum(),
+        )
+        for i in (1, 2)
+    ]
+    peer = reference(dense(weights[0], biases[0]), *blocks, *before, stax.Relu(), dense(weights[3], biases[3]))
+    setting = {"weight_var": weights, "bias_var": biases, "residual": scale, "layer_norm": layer_norm}
+    ours = fully_connected(relu, X1, X2, depth=3, **setting)
+    np.testing.assert_allclose(ours.nngp, peer.nngp, rtol=1e-12)
+    np.testing.assert_allclose(ours.ntk, peer.ntk, rtol=1e-12)
+
+
+@pytest.mark.parametrize("activation", [erf, infinite.gelu, relu], ids=lambda a: a.name)
+@pytest.mark.parametrize("normalised", [True, False])
+def test_kernels_without_closed_forms_are_those_with(activation, normalised):
+    """By table for inputs of one norm, by Hermite series or, with kinks, by quadrature for any."""
+    plain = Activation("plain", activation.fn, kinks=activation.kinks)
+    x = ON_SPHERE if normalised else X1[:2]
+    setting = {"depth": 2, "weight_var": 0.8, "bias_var": 0.1}
+    ours = fully_connected(plain, x, normalised=normalised, **setting)
+    for kernel, exact in zip(ours, fully_connected(activation, x, **setting), strict=True):
+        np.testing.assert_allclose(kernel, exact, rtol=1e-10)
+
+
+def exact_relu_ntk(angle, depth, weight_var, bias_var):
+    """1 - Theta(x, x') / Theta(x, x) and the angle of the outputs, for inputs of variance 1; 60 digits."""
+    with mp.workdps(60):
+        weight_var, bias_var = mp.mpf(weight_var), mp.mpf(bias_var)
+        c, q = mp.cos(mp.mpf(angle)), weight_var + bias_var
+        same, k = q, weight_var * c + bias_var
+        ntk = k
+        for _ in range(depth):
+            a = mp.acos(k / q)
+            slope = (mp.pi - a) / (2 * mp.pi)
+            k = weight_var * q * (mp.sin(a) + (mp.pi - a) * mp.cos(a)) / (2 * mp.pi) + bias_var
+            q = weight_var * q / 2 + bias_var
+            ntk, same = k + weight_var * slope * ntk, q + weight_var * same / 2
+        return float(1 - ntk / same), float(mp.acos(k / q))
+
+
+@pytest.mark.parametrize(
+    ("angle", "dtype", "rtol"), [(1e-8, jnp.float64, 1e-6), (1e-4, jnp.float64, 1e-9), (1e-4, jnp.float32, 5e-2)]
+)
+def test_near_duplicates_keep_their_angle(angle, dtype, rtol):
+    x = jnp.array([[1.0, 0.0], [np.cos(angle), np.sin(angle)]], dtype) * np.sqrt(2)
+    kernels = fully_connected(relu, x, depth=3, weight_var=1.7, bias_var=0.2)
+    lost, outputs = exact_relu_ntk(float(np.arcsin(np.asarray(x[1, 1], float) / np.sqrt(2))), 3, 1.7, 0.2)
+    np.testing.assert_allclose(kernels.angle[0, 1], outputs, rtol=1e-6 if dtype == jnp.float64 else 1e-4)
+    np.testing.assert_allclose(1 - kernels.ntk[0, 1] / kernels.ntk[0, 0], lost, rtol=rtol)
+    assert kernels.angle[0, 0] == 0
+
+
+@pytest.mark.parametrize("activation", [erf, tanh, infinite.gelu, infinite.silu], ids=lambda a: a.name)
+@pytest.mark.parametrize("stretch", [0.0, 1e-8])
+def test_near_duplicates_of_smooth_networks_part_at_the_slope(activation, stretch):
+    """angle^2 <- angle^2 weight_var q E phi'^2 / new q, and a term for unequal norms, from one input in float64."""
+    x = jnp.array([[1.0, 0.0], [np.cos(1e-8), np.sin(1e-8)]]) * np.sqrt(2)
+    x = x.at[1].multiply(1 + stretch)
+    weight_var, bias_var = 1.7, 0.2
+    kernels = fully_connected(activation, x, depth=1, weight_var=weight_var, bias_var=bias_var)
+
+    with mp.workdps(40):
+        # Jacobian of the unit vector of (features, bias) along the difference of the inputs, in 40 digits.
+        q = mp.mpf(weight_var) + mp.mpf(bias_var)
+        fn = PLAIN[activation.name]
+        mean = lambda f: mp.quad(lambda z: f(mp.sqrt(q) * z) * mp.npdf(z), [-12, 0, 12])  # noqa: E731
+        slope = lambda u: mp.diff(fn, u)  # noqa: E731
+        square, twist = mean(lambda u: fn(u) ** 2), mean(lambda u: slope(u) ** 2)
+        along, overlap = mean(lambda u: (slope(u) * u) ** 2) / q, mean(lambda u: fn(u) * slope(u) * u) / mp.sqrt(q)
+        turned = weight_var * mp.mpf(1e-8) ** 2  # |dz|^2 across the direction of the first input
+        stretched = weight_var * mp.mpf(stretch) / mp.sqrt(q)  # change of the std
+        across = turned + weight_var * mp.mpf(stretch) ** 2 - stretched**2
+        distance = twist * across + along * stretched**2
+        total = weight_var * square + bias_var
+        exact = mp.sqrt((weight_var * distance - (weight_var * overlap * stretched) ** 2 / total) / total)
+    np.testing.assert_allclose(kernels.angle[0, 1], float(exact), rtol=1e-6)
+
+
+PLAIN = {
+    "erf": mp.erf,
+    "tanh": mp.tanh,
+    "gelu": lambda x: x * mp.ncdf(x),
+    "silu": lambda x: x / (1 + mp.exp(-x)),
+}
 
 
 @pytest.mark.parametrize("activation", [erf, tanh])
@@ -44,13 +163,88 @@ def test_finite_networks_scatter_about_the_limit(activation):
 def test_a_kernel_is_symmetric_positive_and_traced_in_its_variances():
     @jax.jit
     def kernels(weight_var, bias_var):
-        return fully_connected(tanh, X1, X1, depth=3, weight_var=weight_var, bias_var=bias_var)
+        return fully_connected(tanh, X1, depth=3, weight_var=weight_var, bias_var=bias_var)
 
-    for kernel in kernels(2.0, 0.1):
+    for kernel in kernels(2.0, 0.1)[:2]:
         np.testing.assert_allclose(kernel, kernel.T, rtol=1e-12)
         assert (jnp.linalg.eigvalsh(kernel) > 0).all()
-    gradient = jax.jacobian(lambda w: kernels(w, 0.1).ntk)(2.0)
-    assert jnp.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize(
+    ("activation", "normalised", "depth"), [(relu, False, 2), (erf, False, 2), (tanh, False, 1), (tanh, True, 1)]
+)
+def test_gradients_are_finite_on_the_diagonal_and_right(activation, normalised, depth):
+    """With respect to every hyperparameter, duplicates and a bias of variance 0 included, against differences."""
+    x = (ON_SPHERE if normalised else X1)[jnp.array([0, 1, 1])]
+    at = {"weight_var": jnp.asarray(1.5), "bias_var": jnp.asarray(0.0), "residual": jnp.asarray(0.7)}
+
+    @jax.jit
+    def kernels(setting):
+        return fully_connected(activation, x, depth=depth, normalised=normalised, **setting)[:2]
+
+    gradients = jax.jit(jax.jacrev(kernels))(at)
+    step = 1e-6
+    for name in at:
+        ahead = kernels({**at, name: at[name] + step})
+        behind = kernels({**at, name: at[name] - (step if at[name] > 0 else 0)})
+        width = step * (1 + (at[name] > 0))
+        for exact, high, low in zip(gradients, ahead, behind, strict=True):
+            assert jnp.isfinite(exact[name]).all()
+            np.testing.assert_allclose(exact[name], (high - low) / width, rtol=1e-4, atol=1e-4)
+
+
+def test_one_compile_serves_every_setting_depth_included():
+    traces = []
+
+    @jax.jit
+    def kernel(depth, weight_var, bias_var):
+        traces.append(None)
+        return fully_connected(relu, X1, X2, depth=depth, weight_var=weight_var, bias_var=bias_var).ntk
+
+    for depth in (0, 1, 4):
+        exact = fully_connected(relu, X1, X2, depth=depth, weight_var=1.3, bias_var=0.1).ntk
+        np.testing.assert_allclose(kernel(depth, 1.3, 0.1), exact, rtol=1e-13)
+    assert len(traces) == 1
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_a_kernel_by_rows_is_the_kernel(devices):
+    test = jax.random.normal(jax.random.key(2), (37, 8))
+    weights = jnp.arange(5.0)
+
+    def predict(block):
+        return fully_connected(relu, block, X1, depth=2).ntk @ weights
+
+    blocked = by_rows(predict, test, rows=4, devices=jax.devices()[:devices])
+    np.testing.assert_allclose(blocked, predict(test), rtol=1e-12)
+
+
+def test_a_prediction_by_rows_never_holds_the_kernel():
+    test, train = jnp.ones((4096, 4)), jnp.ones((1024, 4))
+
+    def predict(test):
+        return by_rows(lambda x: fully_connected(relu, x, train, depth=2).ntk @ jnp.ones(1024), test, rows=64)
+
+    compiled = jax.jit(predict).lower(test).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 4e6  # the kernel alone takes 34 MB
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x2": jnp.ones((3, 7))}, r"x1 has shape \(5, 8\), x2 \(3, 7\): give inputs of one dimension"),
+        ({"x1": X1.at[2, 1].set(jnp.nan)}, r"x1 holds 1 values that are not finite, the first at \(2, 1\): drop"),
+        ({"weight_var": -1.0}, "weight_var=-1.0: give a value >= 0"),
+        ({"bias_var": -0.5}, "bias_var=-0.5: give a value >= 0"),
+        ({"depth": -1}, "depth=-1: give a value >= 0"),
+        ({"weight_var": jnp.ones(3)}, r"weight_var has shape \(3,\) with depth=3: give one number, or 4"),
+        ({"parametrisation": "standard"}, 'parametrisation="standard" needs width='),
+        ({"normalised": True}, "normalised=True, but the inputs' norms go from .* divide each input by its norm"),
+    ],
+)
+def test_bad_input_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        fully_connected(relu, **{"x1": X1, "depth": 3, **change})
 
 
 def test_without_neural_tangents_the_error_says_what_to_do(monkeypatch):

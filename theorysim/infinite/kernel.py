@@ -1,34 +1,51 @@
-"""Kernels of fully connected networks of infinite width, in NTK parametrisation.
+"""Kernels of fully connected networks of infinite width.
 
-A layer is z = sqrt(weight_var / fan_in) W h + sqrt(bias_var) b with W, b ~ N(0, 1), and h = x or phi(z before).
+A layer is z = sqrt(weight_var / fan_in) W h + sqrt(bias_var) b with W, b ~ N(0, 1), and h = x or phi(z before): the NTK
+parametrisation. In the standard one, W ~ N(0, weight_var / fan_in) and b ~ N(0, bias_var) are trained themselves.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, PartitionSpec
 from jaxtyping import Array, Float
 
+from theorysim.checks import is_traced, require_finite, require_nonnegative
 from theorysim.infinite.activation import Activation
+from theorysim.infinite.covariance import Covariance, activate, constant_like, of_inputs, outer, total
 from theorysim.typing import ScalarLike
+
+PerLayer = ScalarLike | Float[Array, " layers"]
 
 
 class Kernels(NamedTuple):
     """Covariances between two sets of inputs, shape (n1, n2).
 
-    `nngp`: of the outputs at initialisation. `ntk`: of their gradients, sum over parameters.
+    `nngp`: of the outputs at initialisation. `ntk`: of their gradients, sum over parameters. `angle`: between the
+    outputs of two inputs, nngp = sqrt(variances) cos(angle); it tells near-duplicates apart, where nngp cannot.
     """
 
     nngp: Float[Array, "n1 n2"]
     ntk: Float[Array, "n1 n2"]
+    angle: Float[Array, "n1 n2"]
 
 
 def fully_connected(
     activation: Activation,
     x1: Float[Array, "n1 d"],
-    x2: Float[Array, "n2 d"],
+    x2: Float[Array, "n2 _"] | None = None,
     *,
-    depth: int,
-    weight_var: ScalarLike,
-    bias_var: ScalarLike,
+    depth: ScalarLike,
+    weight_var: PerLayer = 1.0,
+    bias_var: PerLayer = 0.0,
+    residual: ScalarLike | None = None,
+    layer_norm: bool = False,
+    parametrisation: Literal["ntk", "standard"] = "ntk",
+    width: PerLayer | None = None,
+    normalised: bool = False,
 ) -> Kernels:
     """Kernels of a network with `depth` hidden layers and one readout (Jacot et al., arXiv:1806.07572, theorem 1).
 
@@ -36,20 +53,125 @@ def fully_connected(
 
         K <- weight_var T(K) + bias_var,    Theta <- K + weight_var T'(K) * Theta.
 
-    **Raises:** `ValueError` for inputs of unequal dimension, and for a negative depth.
+    **Arguments:**
+
+    - `x1`, `x2`: inputs. `x2=None` is x1 again: the diagonal is then exact.
+    - `depth`: hidden layers; may be traced (forward differentiation only).
+    - `weight_var`, `bias_var`: one number, or one a layer, shape (depth + 1,), readout last. May be traced.
+    - `residual`: each hidden layer but the first is z <- z + residual Dense(phi(z)); 1 / sqrt(depth) has an infinite
+      depth limit (Bordelon et al., arXiv:2309.16620).
+    - `layer_norm`: phi sees z normalised over its channels, to variance 1.
+    - `parametrisation`: with `"standard"`, Theta <- width T(K) + 1 + weight_var T'(K) * Theta, where the 1 stands for a
+      bias_var above 0, needs the `width` of the hidden layers: one number, or one a layer, shape (depth,)
+      (Sohl-Dickstein et al., arXiv:2001.07301).
+    - `normalised`: all inputs have one norm. An activation without closed duals then costs about what relu does, to a
+      relative error of 1e-10 at variances up to 1 for tanh, 3 for silu, softplus and mish; 1e-8 at twice that.
+
+    Where the inputs differ in norm, an activation without closed duals goes by Hermite series, 384 products an entry:
+    for tanh the relative error of T and T' at equal inputs is 2e-12 and 4e-10 at a variance of 5, 1e-9 and 1e-6 at 10.
+    One with kinks and no closed duals takes milliseconds an entry.
+
+    **Raises:** `ValueError` for inputs of unequal dimension or not finite, a negative variance or depth, variances of
+    another number than layers, a standard parametrisation without a width, and `normalised` inputs of unequal norm.
     """
-    if x1.shape[1] != x2.shape[1] or depth < 0:
-        raise ValueError(f"inputs of shape {x1.shape} and {x2.shape}, depth={depth}: give one dimension, depth >= 0")
+    _check(x1, x2, depth, weight_var, bias_var, parametrisation, width, normalised)
 
-    def affine(covariance):
-        return weight_var * covariance + bias_var
+    # Of the NTK, what a layer adds itself is its covariance. It is added where it is used, so that one pass over a
+    # matrix computes the deficits and another what is inherited from the layers before.
+    def ntk_of(covariance: Covariance, inherited: Array) -> Array:
+        return covariance.matrix + inherited if parametrisation == "ntk" else inherited
 
-    variances = [affine((x**2).mean(1)) for x in (x1, x2)]
-    nngp = ntk = affine(x1 @ x2.T / x1.shape[1])
-    for _ in range(depth):
-        q1, q2 = variances[0][:, None], variances[1][None, :]
-        derivative = activation.dual_derivative(q1, q2, nngp)
-        nngp = affine(activation.dual(q1, q2, nngp))
-        ntk = nngp + weight_var * derivative * ntk
-        variances = [affine(activation.dual(q, q, q)) for q in variances]
-    return Kernels(nngp, ntk)
+    def dense(features: Covariance, tangent: Array, layer: ScalarLike, fan_in: ScalarLike) -> tuple[Covariance, Array]:
+        weight, bias = (_of_layer(values, layer, x1) for values in (weight_var, bias_var))
+        inherited = weight * tangent
+        if parametrisation == "standard":
+            inherited = inherited + fan_in * features.matrix + (bias > 0)
+        return total((weight, features), (bias, constant_like(features))), inherited
+
+    def branch(covariance: Covariance, inherited: Array, layer: ScalarLike) -> tuple[Covariance, Array]:
+        ntk = ntk_of(covariance, inherited)
+        if layer_norm:
+            stds = outer(covariance.std1, covariance.std2)
+            ntk = ntk / jnp.where(stds > 0, stds, 1.0)
+            covariance = constant_like(covariance)._replace(deficit=covariance.deficit)
+        features, slope = activate(activation, covariance, normalised=normalised or layer_norm)
+        return dense(features, slope * ntk, layer, 0.0 if width is None else _of_layer(width, layer - 1, x1))
+
+    def hidden(layer, state):
+        covariance, inherited = state
+        new, newly_inherited = branch(covariance, inherited, layer)
+        if residual is None:
+            return new, newly_inherited
+        scale = jnp.square(jnp.asarray(residual, inherited.dtype))
+        return total((1.0, covariance), (scale, new)), inherited + scale * newly_inherited
+
+    inputs = of_inputs(x1, x2)
+    state = dense(inputs, jnp.zeros_like(inputs.deficit), 0, x1.shape[1])
+    if not (isinstance(depth, int) and depth == 0):
+        shallow, state = state, branch(*jax.lax.fori_loop(1, depth, hidden, state), depth)
+        if is_traced(depth):
+            state = jax.tree.map(lambda deep, shallow: jnp.where(depth > 0, deep, shallow), state, shallow)
+    covariance, inherited = state
+    return Kernels(covariance.matrix, ntk_of(covariance, inherited), covariance.angle)
+
+
+def by_rows(
+    fn: Callable[[Float[Array, "rows d"]], Any],
+    x: Float[Array, "n d"],
+    *,
+    rows: int,
+    devices: Sequence[Any] | None = None,
+) -> Any:
+    """`fn(x)`, computed for `rows` rows of x at a time, and spread over `devices`.
+
+    What `fn` makes of a block may be as large as memory allows; what it returns is stacked. A kernel so enters a
+    prediction without being stored:
+
+    ```python
+    by_rows(lambda block: fully_connected(relu, block, train, depth=3).ntk @ coefficients, test, rows=256)
+    ```
+
+    **Arguments:** `fn` maps (rows, d) to arrays whose first axis is rows.
+
+    **Returns:** the arrays of `fn`, with n as their first axis.
+    """
+    if rows < 1:
+        raise ValueError(f"rows={rows}: give at least 1")
+    devices = jax.devices()[:1] if devices is None else list(devices)
+    blocks = -(-len(x) // rows)
+    blocks = -(-blocks // len(devices)) * len(devices)
+    padded = jnp.pad(x, ((0, blocks * rows - len(x)), (0, 0)), mode="edge").reshape(blocks, rows, x.shape[1])
+    mesh = Mesh(np.array(devices), ("block",), axis_types=(AxisType.Auto,))
+    spec = PartitionSpec("block")
+    share = jax.shard_map(
+        lambda blocks: jax.lax.map(fn, blocks), mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False
+    )
+    return jax.tree.map(lambda out: out.reshape(-1, *out.shape[2:])[: len(x)], jax.jit(share)(padded))
+
+
+def _of_layer(values: PerLayer, layer: ScalarLike, x: Array) -> Array:
+    values = jnp.asarray(values, x.dtype)
+    return values if values.ndim == 0 else values[layer]
+
+
+def _check(x1, x2, depth, weight_var, bias_var, parametrisation, width, normalised) -> None:
+    if x2 is not None and x1.shape[1] != x2.shape[1]:
+        raise ValueError(f"x1 has shape {x1.shape}, x2 {x2.shape}: give inputs of one dimension")
+    require_finite(x1=x1, **({} if x2 is None else {"x2": x2}))
+    require_nonnegative(depth=depth, weight_var=weight_var, bias_var=bias_var)
+    layers = None if is_traced(depth) else int(depth)
+    for name, values, wanted in (("weight_var", weight_var, 1), ("bias_var", bias_var, 1), ("width", width, 0)):
+        shape = jnp.shape(values) if values is not None else ()
+        if layers is not None and shape not in ((), (layers + wanted,)):
+            raise ValueError(f"{name} has shape {shape} with depth={layers}: give one number, or {layers + wanted}")
+    if parametrisation == "standard":
+        if width is None:
+            raise ValueError('parametrisation="standard" needs width=: its kernel grows with it')
+        require_nonnegative(width=width)
+    if normalised and not any(is_traced(x) for x in (x1, x2)):
+        norms = np.concatenate([np.linalg.norm(np.asarray(x), axis=1) for x in (x1, x2) if x is not None])
+        if np.ptp(norms) > 1e-5 * norms.max():
+            raise ValueError(
+                f"normalised=True, but the inputs' norms go from {norms.min():.6g} to {norms.max():.6g}: "
+                "divide each input by its norm, or leave normalised out"
+            )

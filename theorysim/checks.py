@@ -1,0 +1,48 @@
+"""What every family refuses, eagerly: values under a JAX trace are not known yet, and pass."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+
+def is_traced(value: Any) -> bool:
+    """Whether the value is known only when the compiled program runs."""
+    return isinstance(value, Tracer)
+
+
+def require_finite(**arrays: Any) -> None:
+    """Refuse NaN and infinity."""
+    for name, array in arrays.items():
+        if not is_traced(array) and not np.isfinite(np.asarray(array)).all():
+            bad = np.argwhere(~np.isfinite(np.asarray(array)))
+            raise ValueError(
+                f"{name} holds {len(bad)} values that are not finite, the first at {tuple(bad[0].tolist())}: "
+                "drop or repair them"
+            )
+
+
+def require_nonnegative(**values: Any) -> None:
+    """Refuse a negative or undefined variance, scale or count."""
+    for name, value in values.items():
+        if not is_traced(value) and not (np.asarray(value) >= 0).all():
+            raise ValueError(f"{name}={value}: give a value >= 0")
+
+
+def require_positive(**values: Any) -> None:
+    """Refuse zero, too."""
+    for name, value in values.items():
+        if not is_traced(value) and not (np.asarray(value) > 0).all():
+            raise ValueError(f"{name}={value}: give a value > 0")
+
+
+def require_float64(what: str, **arrays: Any) -> None:
+    """Refuse single precision where its digits do not suffice."""
+    for name, array in arrays.items():
+        dtype = jnp.result_type(array)
+        if dtype != np.float64:
+            raise ValueError(
+                f'{name} is {dtype}, and {what} needs float64: jax.config.update("jax_enable_x64", True), '
+                "then pass float64 arrays"
+            )

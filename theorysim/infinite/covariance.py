@@ -1,0 +1,249 @@
+"""The covariance of one layer's preactivations between two sets of inputs, and what a layer does to it.
+
+Two nearly equal inputs have a covariance that is nearly the geometric mean of their variances; the difference decides
+how deep networks tell them apart, and rounding eats it. So it is carried as a number of its own: the deficit
+1 - cos(angle). A layer maps deficits to deficits without subtracting numbers that are nearly equal.
+"""
+
+import math
+from functools import cache
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from theorysim.infinite.activation import Activation, angle, sine
+from theorysim.quadrature import (
+    HARMONICS,
+    angular_spectrum,
+    derivative,
+    gaussian_mean,
+    hermite_coefficients,
+    kinked_mean,
+)
+from theorysim.typing import ScalarLike
+
+HERMITE_DEGREE = 384
+POWERS = 8  # of a table: the functions T_{8 b}(x) x^r, r < 8, b < 4 in float64
+
+
+class Covariance(NamedTuple):
+    """Covariance of two sets of Gaussian variables: std1[i] std2[j] (1 - deficit[i, j])."""
+
+    std1: Float[Array, " n1"]
+    std2: Float[Array, " n2"]
+    deficit: Float[Array, "n1 n2"]
+
+    @property
+    def matrix(self) -> Float[Array, "n1 n2"]:
+        """The covariance itself."""
+        return outer(self.std1, self.std2) * (1 - self.deficit)
+
+    @property
+    def angle(self) -> Float[Array, "n1 n2"]:
+        """The angle between inputs i and j: arccos of their correlation."""
+        return angle(self.deficit)
+
+
+def outer(first: Float[Array, " n1"], second: Float[Array, " n2"]) -> Float[Array, "n1 n2"]:
+    """first[i] second[j]."""
+    return first[:, None] * second[None, :]
+
+
+def of_inputs(x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"] | None) -> Covariance:
+    """x1 x2^T / d; the deficits of near-duplicates from their differences. `x2=None` is x1 again."""
+    (unit1, std1), (unit2, std2) = (_normalise(x) for x in (x1, x1 if x2 is None else x2))
+    deficit = 1 - jnp.matmul(unit1, unit2.T, precision="highest")
+    near = deficit < jnp.finfo(deficit.dtype).eps ** 0.4
+    if x2 is None:
+        near = near & ~jnp.eye(len(x1), dtype=bool)
+
+    def row(args):
+        unit, deficits, near = args
+        return jnp.where(near, jnp.square(unit[None, :] - unit2).sum(1) / 2, deficits)
+
+    def from_differences():
+        return jax.lax.map(row, (unit1, deficit, near))
+
+    deficit = jax.lax.cond(near.any(), from_differences, lambda: deficit)
+    if x2 is None:
+        deficit = deficit * (1 - jnp.eye(len(x1), dtype=deficit.dtype))
+    return Covariance(std1, std2, jnp.clip(deficit, 0.0, 2.0))
+
+
+def _normalise(x: Float[Array, "n d"]) -> tuple[Float[Array, "n d"], Float[Array, " n"]]:
+    square = jnp.square(x).sum(1)
+    norm = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+    return x / jnp.where(norm > 0, norm, 1.0)[:, None], norm / math.sqrt(x.shape[1])
+
+
+def total(*parts: tuple[ScalarLike, Covariance]) -> Covariance:
+    """The covariance of sum_p sqrt(variance_p) z_p, of independent z_p.
+
+    1 - cos = sum_p variance_p ((a_p[i] - a_p[j])^2 / 2 + a_p[i] a_p[j] deficit_p), where a_p = std_p / total std.
+    """
+
+    def std(which):
+        return jnp.sqrt(sum(variance * getattr(part, which) ** 2 for variance, part in parts))
+
+    stds = std("std1"), std("std2")
+    safe1, safe2 = (jnp.where(s > 0, s, 1.0) for s in stds)
+
+    def lost(variance, part):
+        a1, a2 = part.std1 / safe1, part.std2 / safe2
+        return variance * ((a1[:, None] - a2[None, :]) ** 2 / 2 + outer(a1, a2) * part.deficit)
+
+    return Covariance(*stds, sum((lost(*part) for part in parts), jnp.zeros_like(parts[0][1].deficit)))
+
+
+def constant_like(covariance: Covariance) -> Covariance:
+    """The covariance of one standard normal number for all inputs: a bias."""
+    return jax.tree.map(jnp.ones_like, covariance)._replace(deficit=jnp.zeros_like(covariance.deficit))
+
+
+class Activated(NamedTuple):
+    """Covariance of phi(u) and phi(v), and slope[i, j] = E[phi'(u_i) phi'(v_j)]."""
+
+    features: Covariance
+    slope: Float[Array, "n1 n2"]
+
+
+def activate(activation: Activation, covariance: Covariance, *, normalised: bool) -> Activated:
+    """What an activation makes of Gaussian preactivations.
+
+    `normalised`: all variances are equal, so that both maps depend on the angle alone and are tabulated.
+    """
+    if activation.slopes is not None:
+        return _piecewise_linear(*activation.slopes, covariance)
+    if activation.closed_dual is None and normalised:
+        return _tabulated(activation, covariance)
+    return _general(activation, covariance)
+
+
+def _piecewise_linear(left: float, right: float, covariance: Covariance) -> Activated:
+    a, deficit = angle(covariance.deficit), covariance.deficit
+    rectified = (a - sine(deficit) + (np.pi - a) * deficit) / np.pi
+    mean_square = (left**2 + right**2) / 2
+    bend = (right - left) ** 2 / 2
+    scale = math.sqrt(mean_square)
+    features = Covariance(
+        scale * covariance.std1,
+        scale * covariance.std2,
+        (bend * rectified + left * right * deficit) / mean_square,
+    )
+    return Activated(features, left * right + bend * (np.pi - a) / np.pi)
+
+
+def _tabulated(activation: Activation, covariance: Covariance) -> Activated:
+    """Interpolation in the angle, of the slope and of the ratio of the deficits, which has no zero."""
+    variance = covariance.std1[0] ** 2
+    nodes, inverse = _table(4 if variance.dtype == np.float64 else 3)
+    angles = np.pi / 2 * (1 + nodes)
+    if activation.kinks:
+
+        def mean(fn):
+            def at(a):
+                return kinked_mean(fn, fn, activation.kinks, variance, variance, a)
+
+            return jax.lax.map(at, jnp.asarray(angles, variance.dtype))
+
+        mean_square = gaussian_mean(lambda x: activation.fn(x) ** 2, variance, activation.kinks)
+        lost, slope = 1 - mean(activation.fn) / mean_square, mean(activation.derivative)
+    else:
+        power, slope_power = (
+            jnp.square(angular_spectrum(fn, variance)).sum(0) for fn in (activation.fn, activation.derivative)
+        )
+        mean_square = power.sum()
+        waves = np.outer(angles, np.arange(HARMONICS + 1))
+        lost = jnp.asarray(2 * np.sin(waves / 2) ** 2, power.dtype) @ power / mean_square
+        slope = jnp.asarray(np.cos(waves), power.dtype) @ slope_power
+    ratio = lost / jnp.asarray(2 * np.sin(angles / 2) ** 2, lost.dtype)
+
+    x = 2 / np.pi * covariance.angle - 1
+    inverse = jnp.asarray(inverse, x.dtype)
+    ratio, slope = _interpolate(inverse @ ratio, x), _interpolate(inverse @ slope, x)
+    std = jnp.sqrt(mean_square)
+    stds = jnp.full_like(covariance.std1, std), jnp.full_like(covariance.std2, std)
+    return Activated(Covariance(*stds, ratio * covariance.deficit), slope)
+
+
+@cache
+def _table(blocks: int) -> tuple[np.ndarray, np.ndarray]:
+    """Chebyshev nodes, and the matrix from values there to coefficients on T_{8 b}(x) x^r.
+
+    Horner's rule in each block takes half the operations of Clenshaw's, and the blocks do not wait for each other;
+    powers up to x^7 keep it as exact.
+    """
+    terms = blocks * POWERS
+    turns = np.pi * (np.arange(terms) + 0.5) / terms
+    nodes = np.cos(turns)
+    functions = [np.cos(POWERS * b * turns) * nodes**r for b in range(blocks) for r in range(POWERS)]
+    return nodes, np.linalg.inv(np.stack(functions, 1))
+
+
+def _interpolate(coefficients: Float[Array, " terms"], x: Float[Array, "n1 n2"]) -> Float[Array, "n1 n2"]:
+    eighth = x
+    for _ in range(POWERS.bit_length() - 1):
+        eighth = 2 * eighth**2 - 1
+    before, block = eighth, jnp.ones_like(x)  # T_{-8} = T_8
+    total = jnp.zeros_like(x)
+    for b in range(len(coefficients) // POWERS):
+        horner = jnp.zeros_like(x)
+        for r in reversed(range(POWERS)):
+            horner = horner * x + coefficients[b * POWERS + r]
+        total = total + block * horner
+        before, block = block, 2 * eighth * block - before
+    return total
+
+
+def _general(activation: Activation, covariance: Covariance) -> Activated:
+    q1, q2 = covariance.std1**2, covariance.std2**2
+    dual, slope = _duals(activation, covariance)
+    (std1, twist1, stretch1), (std2, twist2, stretch2) = (_on_the_diagonal(activation, q) for q in (q1, q2))
+    # Where the features are nearly equal, the first order of their difference has more digits than the difference.
+    first_order = (
+        outer(covariance.std1, covariance.std2) * covariance.deficit * (twist1[:, None] + twist2[None, :])
+        + (covariance.std1[:, None] - covariance.std2[None, :]) ** 2 * (stretch1[:, None] + stretch2[None, :]) / 2
+    ) / 2
+    product = outer(std1, std2)
+    difference = 1 - dual / jnp.where(product > 0, product, 1.0)
+    near = first_order < jnp.sqrt(jnp.finfo(dual.dtype).eps)
+    return Activated(Covariance(std1, std2, jnp.where(near, first_order, difference)), slope)
+
+
+def _on_the_diagonal(activation: Activation, q: Float[Array, " n"]) -> tuple[Float[Array, " n"], ...]:
+    """Std of phi, and twice the deficit of two features per deficit and per (difference of std)^2, over the variance.
+
+    With u = s z: E phi'^2 / E phi^2, and (E[(phi' z)^2] - E[phi phi' z]^2 / E phi^2) / E phi^2.
+    """
+
+    def mean(fn):
+        return jax.vmap(lambda q: gaussian_mean(fn, q, activation.kinks))(q)
+
+    fn, slope = activation.fn, activation.derivative
+    square = mean(lambda x: fn(x) ** 2)
+    safe, safe_q = (jnp.where(a > 0, a, 1.0) for a in (square, q))
+    along = mean(lambda x: (slope(x) * x) ** 2) / safe_q
+    overlap = mean(lambda x: fn(x) * slope(x) * x) ** 2 / safe_q / safe
+    return jnp.sqrt(square), mean(lambda x: slope(x) ** 2) / safe, (along - overlap) / safe
+
+
+def _duals(activation: Activation, covariance: Covariance) -> tuple[Float[Array, "n1 n2"], Float[Array, "n1 n2"]]:
+    q1, q2 = covariance.std1[:, None] ** 2, covariance.std2[None, :] ** 2
+    if activation.closed_dual is not None or activation.kinks:
+        return activation.dual(q1, q2, covariance.matrix), activation.dual_derivative(q1, q2, covariance.matrix)
+    rho = 1 - covariance.deficit
+
+    def horner(total, coefficients):
+        return total * rho + outer(*coefficients), None
+
+    def series(fn):
+        coefficients = (
+            jax.vmap(lambda q: hermite_coefficients(fn, q, HERMITE_DEGREE), out_axes=1)(s**2)
+            for s in (covariance.std1, covariance.std2)
+        )
+        return jax.lax.scan(horner, jnp.zeros_like(rho), tuple(coefficients), reverse=True)[0]
+
+    return series(activation.fn), series(derivative(activation.fn))
