@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from theorysim.infinite import dynamics, erf, fully_connected
@@ -71,3 +72,52 @@ def test_null_modes_do_not_grow():
     rate = dynamics.largest_learning_rate(modes) / 2
     response = dynamics.response(modes, kernels.ntk, step=10**9, learning_rate=rate)
     assert jnp.abs(response).max() < 2
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
+@pytest.mark.parametrize("steps", [0, 1, 2, 29])
+def test_momentum_is_that_of_optax(steps, momentum):
+    learning_rate = 0.6 * dynamics.largest_learning_rate(MODES, momentum)
+    optimizer = optax.sgd(learning_rate, momentum)
+    f = initial = jax.random.normal(jax.random.key(2), (9, 2))
+    state = optimizer.init(f)
+    for _ in range(steps):
+        updates, state = optimizer.update(CROSS @ (f[:TRAIN] - TARGETS) / TRAIN, state)
+        f = optax.apply_updates(f, updates)
+    response = dynamics.response(MODES, CROSS, step=steps, learning_rate=learning_rate, momentum=momentum)
+    np.testing.assert_allclose(initial + response @ (TARGETS - initial[:TRAIN]), f, rtol=1e-8, atol=1e-10)
+
+
+def test_with_momentum_too_training_diverges_beyond_the_largest_learning_rate():
+    largest = dynamics.largest_learning_rate(MODES, 0.8)
+    for share, grows in [(0.999, False), (1.001, True)]:
+        response = dynamics.response(MODES, CROSS, step=100_000, learning_rate=share * largest, momentum=0.8)
+        assert (not jnp.abs(response).max() < 1e6) == grows
+
+
+def test_gradient_flow_is_that_of_neural_tangents_and_the_limit_of_small_steps():
+    _, _, kernel = stax.serial(
+        *[stax.Dense(1, np.sqrt(1.5), np.sqrt(0.1)), stax.Erf()] * 2, stax.Dense(1, np.sqrt(1.5), np.sqrt(0.1))
+    )
+    reference = predict.gradient_descent_mse_ensemble(kernel, X[:TRAIN], TARGETS, diag_reg=0)
+    nngp, cross = KERNELS.nngp[:TRAIN, :TRAIN], KERNELS.nngp[:, :TRAIN]
+    for time in (0.5, 5.0, 50.0):
+        expected = reference(t=time, x_test=X, get="ntk", compute_cov=True)
+        # neural-tangents divides the loss by the number of outputs, too.
+        flow = dynamics.flow_response(MODES, CROSS, time=time / TARGETS.shape[1])
+        np.testing.assert_allclose(flow @ TARGETS, expected.mean, rtol=1e-10, atol=1e-12)
+        covariance = dynamics.ensemble_covariance(flow, nngp, cross, KERNELS.nngp)
+        np.testing.assert_allclose(covariance, expected.covariance, rtol=1e-10, atol=1e-12)
+        variance = dynamics.ensemble(flow, nngp, cross, jnp.diag(KERNELS.nngp), TARGETS).variance
+        np.testing.assert_allclose(variance, jnp.diag(covariance), rtol=1e-10, atol=1e-13)
+    end = dynamics.flow_response(MODES, CROSS, time=jnp.inf)
+    np.testing.assert_allclose(end[:TRAIN], np.eye(TRAIN), atol=1e-9)
+
+
+def test_bad_times_are_refused():
+    with pytest.raises(ValueError, match="step=-1: give a value >= 0"):
+        dynamics.response(MODES, CROSS, step=-1, learning_rate=0.1)
+    with pytest.raises(ValueError, match=r"time=-1\.0: give a value >= 0"):
+        dynamics.flow_response(MODES, CROSS, time=-1.0)
+    with pytest.raises(ValueError, match="ntk holds 1 values that are not finite"):
+        dynamics.modes(jnp.eye(2).at[0, 1].set(jnp.nan))

@@ -7,7 +7,17 @@ import pytest
 from mpmath import mp
 
 from theorysim import infinite
-from theorysim.infinite import Activation, by_rows, erf, fully_connected, relu, tanh
+from theorysim.infinite import (
+    Activation,
+    by_rows,
+    dynamics,
+    erf,
+    fully_connected,
+    neural_tangents,
+    posterior,
+    relu,
+    tanh,
+)
 from theorysim.infinite.neural_tangents import stax
 from theorysim.networks import MLP, empirical_ntk
 
@@ -247,10 +257,44 @@ def test_bad_input_is_refused(change, message):
         fully_connected(relu, **{"x1": X1, "depth": 3, **change})
 
 
+IMAGES = jax.random.normal(jax.random.key(3), (7, 6, 6, 2))
+CONVOLUTION = [stax.Conv(1, (3, 3), padding="SAME"), stax.Relu(), stax.AvgPool((2, 2), (2, 2))]
+ATTENTION = [stax.GlobalSelfAttention(1, 1, 1, 1, linear_scaling=True)]
+
+
+@pytest.mark.filterwarnings("ignore:Linear scaling attention used")
+@pytest.mark.parametrize("layers", [CONVOLUTION, [*CONVOLUTION, *ATTENTION]], ids=["convolution", "attention"])
+def test_architectures_have_the_same_kernels_and_predictors(layers):
+    """Trained to the end: the mean and covariance of neural-tangents, from our kernels by our predictors."""
+    kernel_fn = stax.serial(*layers, stax.Flatten(), stax.Dense(1, 1.0, 0.1))[2]
+    train, targets = IMAGES[:5], jnp.linspace(-1.0, 1.0, 5)
+    ours = neural_tangents.kernels(kernel_fn, IMAGES)
+    assert (jnp.diag(ours.angle) == 0).all()
+    np.testing.assert_allclose(jnp.cos(ours.angle), correlation(ours.nngp), atol=1e-12)
+    blocked = neural_tangents.kernels(kernel_fn, IMAGES[5:], train, rows=1)
+    np.testing.assert_allclose(blocked.ntk, ours.ntk[5:, :5], rtol=1e-12)
+
+    predictor = neural_tangents.predict.gradient_descent_mse_ensemble(kernel_fn, train, targets[:, None], diag_reg=0)
+    expected = predictor(x_test=IMAGES[5:], get=("nngp", "ntk"), compute_cov=True)
+    flow = dynamics.flow_response(dynamics.modes(ours.ntk[:5, :5]), blocked.ntk, time=jnp.inf)
+    np.testing.assert_allclose(flow @ targets, expected.ntk.mean[:, 0], rtol=1e-8)
+    bayes = posterior.gaussian(ours.nngp[:5, :5], blocked.nngp, ours.nngp[5:, 5:], targets)
+    np.testing.assert_allclose(bayes.mean, expected.nngp.mean[:, 0], rtol=1e-8)
+    np.testing.assert_allclose(bayes.covariance, expected.nngp.covariance, rtol=1e-8, atol=1e-12)
+
+
+def correlation(covariance):
+    std = jnp.sqrt(jnp.diag(covariance))
+    return covariance / std[:, None] / std[None, :]
+
+
+def test_a_network_that_does_not_end_in_a_row_is_refused():
+    with pytest.raises(ValueError, match=r"kernel has shape \(7, 7, 6, 6, 6, 6\): end it in Flatten or GlobalAvgPool"):
+        neural_tangents.kernels(stax.serial(*CONVOLUTION[:2])[2], IMAGES)
+
+
 def test_without_neural_tangents_the_error_says_what_to_do(monkeypatch):
     import sys
-
-    from theorysim.infinite import neural_tangents
 
     for name in [name for name in sys.modules if name.split(".")[0] == "neural_tangents"]:
         monkeypatch.delitem(sys.modules, name)

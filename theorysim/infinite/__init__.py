@@ -4,6 +4,7 @@ from theorysim.infinite import abc as abc
 from theorysim.infinite import dynamics as dynamics
 from theorysim.infinite import mup as mup
 from theorysim.infinite import phase as phase
+from theorysim.infinite import posterior as posterior
 from theorysim.infinite.activation import Activation as Activation
 from theorysim.infinite.activation import cos as cos
 from theorysim.infinite.activation import erf as erf
