@@ -14,7 +14,7 @@ from theorysim.networks import train_mup
 X = jnp.array([[1.0, 0.3, -0.5], [0.2, -0.9, 0.8]])
 Y = jnp.array([1.0, -0.7])
 TRAINING = {"gamma0": 1.0, "learning_rate": 0.3, "steps": 16}
-SMALL = {"learning_rate": 0.3, "steps": 4, "samples": 64, "batches": 2, "key": jax.random.key(0)}
+SMALL = {"learning_rate": 0.3, "steps": 4, "samples": 256, "batches": 8, "key": jax.random.key(0)}
 
 
 def distances(estimate, reference, error=None):
@@ -39,15 +39,15 @@ def test_one_layer_is_the_particle_system(gamma0):
     training = {**TRAINING, "gamma0": gamma0}
     estimate = mup.dmft(jnp.tanh, X, Y, depth=1, **training, samples=1024, batches=16, key=jax.random.key(0))
     found = distances(estimate, mup.particles(jnp.tanh, X, Y, **training))
-    assert within(found, 2.5), found
+    assert within(found, 3), found
 
 
-@pytest.mark.parametrize(("depth", "gamma0"), [(2, 0.1), (2, 2.0), (3, 1.0)])
-def test_identity_is_the_linear_algebra(depth, gamma0):
-    training = {"gamma0": gamma0, "learning_rate": 0.3, "steps": 8}
-    estimate = mup.dmft(identity, X, Y, depth=depth, **training, samples=1024, batches=16, key=jax.random.key(1))
-    found = distances(estimate, mup.deep_linear(X, Y, depth=depth, **training))
-    assert within(found, 2.5), found
+@pytest.mark.parametrize("gamma0", [0.1, 2.0])
+def test_identity_is_the_linear_algebra(gamma0):
+    training = {"gamma0": gamma0, "learning_rate": 0.3, "steps": 6}
+    estimate = mup.dmft(identity, X, Y, depth=3, **training, samples=1024, batches=16, key=jax.random.key(1))
+    found = distances(estimate, mup.deep_linear(X, Y, depth=3, **training))
+    assert within(found, 3), found
 
 
 def identity(h):
@@ -57,14 +57,11 @@ def identity(h):
 def test_small_gamma0_is_the_tangent_kernel():
     kernel = fully_connected(tanh, X, X, depth=2, weight_var=1.0, bias_var=0.0).ntk
     modes = dynamics.modes(kernel)
-    training = {"learning_rate": 0.3, "steps": 8}
-    lazy = jnp.stack([dynamics.response(modes, kernel, step=t, learning_rate=0.3) @ Y for t in range(9)])
-    estimate = mup.dmft(
-        jnp.tanh, X, Y, depth=2, gamma0=0.01, **training, samples=1024, batches=16, key=jax.random.key(2)
-    )
+    lazy = jax.vmap(lambda t: dynamics.response(modes, kernel, step=t, learning_rate=0.3) @ Y)(jnp.arange(5))
+    estimate = mup.dmft(jnp.tanh, X, Y, depth=2, gamma0=0.01, **SMALL)
     error = estimate.standard_error.outputs
     np.testing.assert_array_equal(estimate.mean.outputs[0], 0)
-    assert jnp.linalg.norm(estimate.mean.outputs - lazy) < 2.5 * jnp.linalg.norm(error)
+    assert jnp.linalg.norm(estimate.mean.outputs - lazy) < 3 * jnp.linalg.norm(error)
     assert jnp.linalg.norm(error) < 0.02 * jnp.linalg.norm(lazy)
 
 
@@ -84,10 +81,13 @@ def mean_and_error(trajectories):
     return mean, jax.tree.map(lambda a: a.std(0, ddof=1) / jnp.sqrt(count), trajectories)
 
 
-@pytest.mark.parametrize(("activation", "depth", "gamma0"), [(jnp.tanh, 2, 2.0), (jax.nn.silu, 3, 1.0)])
+@pytest.mark.parametrize(
+    ("activation", "depth", "gamma0"),
+    [(jnp.tanh, 3, 2.0), pytest.param(jax.nn.silu, 2, 1.0, marks=pytest.mark.slow)],
+)
 def test_wide_networks(activation, depth, gamma0):
-    """Kernels too: without the equal-time part of B, the features of the first layer are wrong by 7 to 19 %."""
-    steps = 12
+    """Kernels too: without the equal-time part of B, the first layer's features are off by 14 standard errors."""
+    steps = 10
     finite, error = mean_and_error(networks(activation, 512, depth, steps, 24, gamma0, jax.random.key(3)))
     estimate = mup.dmft(
         activation, X, Y, depth=depth, gamma0=gamma0, learning_rate=0.3, steps=steps,
@@ -95,7 +95,7 @@ def test_wide_networks(activation, depth, gamma0):
     )  # fmt: skip
     found = distances(estimate, finite, error)
     assert within(found, 3), found
-    assert (abs(estimate.mean.loss - finite.loss) < 0.02 * finite.loss[0]).all()
+    assert (abs(estimate.mean.loss - finite.loss) < 0.01 * finite.loss[0]).all()
     moved = [jnp.linalg.norm(k[-1, :, -1] - k[0, :, 0]) / jnp.linalg.norm(k[0, :, 0]) for k in finite.features]
     assert min(moved) > 0.3
 
@@ -108,16 +108,15 @@ def test_networks_of_width_2048_within_one_percent(gamma0):
         jnp.tanh, X, Y, depth=2, **{**TRAINING, "gamma0": gamma0}, samples=4096, batches=16, key=jax.random.key(6)
     )
     assert (abs(estimate.mean.loss - finite.loss) < 0.01 * finite.loss[0]).all()
-    assert within(found := distances(estimate, finite, error), 2.5), found
+    assert within(found := distances(estimate, finite, error), 3), found
 
 
 def test_standard_errors_are_those_of_repetition():
-    keys = jax.random.split(jax.random.key(7), 24)
-
-    def run(key):
-        return mup.dmft(jnp.tanh, X, Y, depth=2, gamma0=1.0, learning_rate=0.3, steps=4, samples=64, batches=8, key=key)
-
-    runs = jax.vmap(run)(keys)
+    runs = [
+        mup.dmft(jnp.tanh, X, Y, depth=2, gamma0=1.0, **{**SMALL, "key": key})
+        for key in jax.random.split(jax.random.key(7), 24)
+    ]
+    runs = jax.tree.map(lambda *leaves: jnp.stack(leaves), *runs)
     for name in ("loss", "features", "gradients"):
         spread = jnp.sqrt(getattr(runs.mean, name).var(0, ddof=1).mean())
         claimed = jnp.sqrt((getattr(runs.standard_error, name) ** 2).mean())
@@ -127,8 +126,8 @@ def test_standard_errors_are_those_of_repetition():
 
 def test_samples_are_spread_over_devices():
     mesh = jax.make_mesh((8,), ("samples",))
-    alone = mup.dmft(jnp.tanh, X, Y, depth=3, gamma0=1.0, **SMALL)
-    spread = mup.dmft(jnp.tanh, X, Y, depth=3, gamma0=1.0, **SMALL, mesh=mesh)
+    alone = mup.dmft(jnp.tanh, X, Y, depth=2, gamma0=1.0, **SMALL)
+    spread = mup.dmft(jnp.tanh, X, Y, depth=2, gamma0=1.0, **SMALL, mesh=mesh)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-8, atol=1e-10), alone, spread)
 
 
@@ -145,10 +144,11 @@ def test_a_curve_over_gamma0_has_common_noise_and_one_trace():
     gamma0 = jnp.array([0.5, 1.0, 2.0])
     together = jax.vmap(loss)(gamma0)
     once = len(traces)
-    jax.vmap(loss)(gamma0 + 0.1)
+    beside = jax.vmap(loss)(gamma0 + 1e-6)
     assert len(traces) == once
-    np.testing.assert_allclose(together[1], loss(1.0), rtol=1e-9)
-    assert (jnp.abs(jnp.diff(jax.vmap(loss)(1 + jnp.array([0.0, 1e-6])), axis=0)) < 1e-5).all()
+    alone = mup.dmft(jnp.tanh, X, Y, depth=2, gamma0=1.0, **SMALL).mean.loss
+    np.testing.assert_allclose(together[1], alone, rtol=1e-9)
+    assert (jnp.abs(beside - together) < 1e-5).all()
 
 
 def test_factors_grow_row_by_row():
@@ -164,7 +164,7 @@ def test_factors_grow_row_by_row():
     ("change", "message"),
     [
         ({"samples": 63}, "samples=63: give a multiple of 2"),
-        ({"batches": 1}, "batches=1: give a whole number >= 2"),
+        ({"batches": 0}, "batches=0: give a whole number >= 1"),
         ({"gamma0": -1.0}, "gamma0=-1.0: give a positive number"),
         ({"inputs": X.astype("float32"), "targets": Y.astype("float32")}, "inputs are float32: .*need float64"),
     ],

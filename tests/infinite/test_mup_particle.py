@@ -60,20 +60,20 @@ def test_quadrature_has_converged_at_two_inputs(gamma0, error):
 def test_quadrature_has_converged_at_ranks_one_and_three(inputs, other, error):
     targets = jnp.arange(1.0, 1.0 + len(inputs))
     coarse, fine = (
-        mup.particles(jnp.tanh, inputs, targets, gamma0=1.0, learning_rate=0.3, steps=4, nodes=n) for n in (None, other)
+        mup.particles(jnp.tanh, inputs, targets, gamma0=1.0, learning_rate=0.3, steps=2, nodes=n) for n in (None, other)
     )
     assert max(largest_error(coarse, fine)) < error
 
 
 def test_sobol_points_agree_with_the_grid():
-    """Two inputs, written in five dimensions more, of which the data fill none but rounding."""
-    targets = jnp.array([1.0, -0.7, 0.5, 0.2])
-    inputs = jnp.concatenate([X, X.sum(0)[None], X[:1] - X[1:]])  # rank 2, in 3 dimensions: a grid
-    grid = mup.particles(jnp.tanh, inputs, targets, **TRAINING)
-    padded = jnp.sqrt(2) * jnp.pad(inputs, ((0, 0), (0, 3)))  # 4 directions: Sobol's points; the same kernel
-    sobol = mup.particles(jnp.tanh, padded, targets, **TRAINING)
+    """Two inputs, their sum and difference: a grid in two dimensions, Sobol's points once padded to five."""
+    inputs, targets = jnp.array([[1.0, 0.3], [0.2, -0.9], [1.2, -0.6], [0.8, 1.2]]), jnp.array([1.0, -0.7, 0.5, 0.2])
+    training = {**TRAINING, "steps": 6}
+    grid = mup.particles(jnp.tanh, inputs, targets, **training)
+    padded = jnp.sqrt(5 / 2) * jnp.pad(inputs, ((0, 0), (0, 3)))  # the same kernel
+    sobol = mup.particles(jnp.tanh, padded, targets, **training)
     np.testing.assert_allclose(sobol.outputs[0], 0, atol=1e-14)
-    np.testing.assert_allclose(sobol.loss, grid.loss, atol=2e-4 * grid.loss[0])
+    np.testing.assert_allclose(sobol.loss, grid.loss, atol=1e-4 * grid.loss[0])
 
 
 def test_identity_is_the_linear_algebra():
@@ -84,7 +84,7 @@ def test_identity_is_the_linear_algebra():
 def test_small_gamma0_is_the_tangent_kernel():
     kernel = fully_connected(tanh, X, X, depth=1, weight_var=1.0, bias_var=0.0).ntk
     modes = dynamics.modes(kernel)
-    lazy = jnp.stack([dynamics.response(modes, kernel, step=t, learning_rate=0.3) @ Y for t in range(17)])
+    lazy = jax.vmap(lambda t: dynamics.response(modes, kernel, step=t, learning_rate=0.3) @ Y)(jnp.arange(17))
     errors = [
         jnp.abs(mup.particles(jnp.tanh, X, Y, **{**TRAINING, "gamma0": gamma0}).outputs - lazy).max()
         for gamma0 in (0.01, 0.02)
@@ -95,7 +95,7 @@ def test_small_gamma0_is_the_tangent_kernel():
 
 def test_hyperparameters_are_vmapped_and_differentiated():
     def loss(gamma0, learning_rate):
-        return mup.particles(jnp.tanh, X, Y, gamma0=gamma0, learning_rate=learning_rate, steps=4, nodes=41).loss
+        return mup.particles(jnp.tanh, X, Y, gamma0=gamma0, learning_rate=learning_rate, steps=3, nodes=21).loss
 
     gamma0, learning_rate = jnp.array([0.5, 2.0]), jnp.array([0.3, 0.1])
     together = jax.vmap(loss)(gamma0, learning_rate)

@@ -1,5 +1,7 @@
 """Finite networks in the maximal-update parametrisation: a plain loop with the gradients written out."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,10 +14,15 @@ X = jnp.array([[1.0, 0.3, -0.5], [0.2, -0.9, 0.8]])
 Y = jnp.array([1.0, -0.7])
 
 
+@partial(jax.jit, static_argnames="width")
+def train(gamma0, width, key):
+    return train_mup(jnp.tanh, X, Y, width=width, depth=2, gamma0=gamma0, learning_rate=0.3, steps=6, key=key)
+
+
 @pytest.mark.parametrize("gamma0", [0.01, 2.0])
 def test_training_is_that_of_a_plain_loop(gamma0):
     width, key, rate = 20, jax.random.key(0), 0.3
-    trained = train_mup(jnp.tanh, X, Y, width=width, depth=2, gamma0=gamma0, learning_rate=rate, steps=6, key=key)
+    trained = train(gamma0, width, key)
     params = initial_mup(key, width=width, depth=2, dim=3)
     first, hidden, readout = np.array(params.first), np.array(params.hidden[0]), np.array(params.readout)
     x, y, outputs, features, gradients = np.array(X) / np.sqrt(3), np.array(Y), [], [], []

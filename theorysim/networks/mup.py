@@ -6,12 +6,14 @@ all parameters drawn from N(0, 1), learning rate `learning_rate` gamma0^2 N, los
 muP (Yang & Hu, arXiv:2011.14522), and gamma0 -> 0 the lazy limit (Bordelon & Pehlevan, arXiv:2205.09653).
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from theorysim.typing import ScalarLike
@@ -80,9 +82,12 @@ def train_mup(
 
 def initial_mup(key: Array, *, width: int, depth: int, dim: int, dtype: jnp.dtype | None = None) -> MuP:
     """Standard normal parameters."""
-    first, readout, *hidden = jax.random.split(key, depth + 1)
-    square = [jax.random.normal(key, (width, width), dtype) for key in hidden]
-    return MuP(jax.random.normal(first, (width, dim), dtype), square, jax.random.normal(readout, (width,), dtype))
+    shapes = [(width, dim), *[(width, width)] * (depth - 1), (width,)]
+    sizes = [math.prod(shape) for shape in shapes]
+    flat = jax.random.normal(key, (sum(sizes),), dtype)  # one draw: each costs time to compile
+    pieces = jnp.split(flat, np.cumsum(sizes)[:-1])
+    first, *hidden, readout = (piece.reshape(shape) for piece, shape in zip(pieces, shapes, strict=True))
+    return MuP(first, hidden, readout)
 
 
 def apply_mup(

@@ -20,8 +20,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import ndtri
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
+from scipy.stats import qmc
 
 from theorysim.infinite.mup.trajectory import Estimate, Trajectory, check, covariance_root
 from theorysim.quadrature import derivative
@@ -30,6 +33,8 @@ from theorysim.typing import Scalar, ScalarLike, as_floats
 Fields = Float[Array, "pairs samples"]
 Kernel = Float[Array, "pairs pairs"]
 
+EARLY_TIMES = 2
+SOBOL_POINTS = 2**12
 FLOOR = 1e-10  # of a kernel's diagonal, added to it: a source that stands still has a singular covariance
 
 
@@ -81,16 +86,18 @@ def dmft(
     learning_rate: ScalarLike,
     steps: int,
     key: Array,
-    samples: int = 4096,
+    samples: int = 1024,
     batches: int = 8,
     mesh: Mesh | None = None,
 ) -> Estimate:
     """Gradient descent on a network with `depth` hidden layers of infinite width, exact at any learning rate.
 
     `batches` independent systems of `samples` neurons a layer are solved one after another, and averaged; the standard
-    error comes from their spread. The error of one is O(samples^-1/2), its bias O(1 / samples). Neurons come in pairs
-    with opposite r, so that f(0) = 0 exactly. Under `vmap` over `gamma0` or `learning_rate`, a common `key` is common
-    noise: differences along a curve are far more precise than the curve.
+    error comes from their spread (and is NaN for one). Neurons come in pairs with opposite r, so that f(0) = 0
+    exactly, and their sources at the first times are Sobol's points: best where `samples` is a power of 2. The bias
+    of a system is O(1 / samples), below its error where `samples` is well above steps times inputs. Under `vmap` over
+    `gamma0` or `learning_rate`, a common `key` is common noise: differences along a curve are far more precise than
+    the curve.
 
     Time O(samples (steps inputs)^3), memory 4 (depth - 1) samples (steps inputs)^2 numbers. With `mesh`, neurons are
     spread over all its devices, which must divide `samples` / 2.
@@ -153,24 +160,39 @@ def _over_samples(fields: Array, mesh: Mesh | None) -> Array:
 def _draw(
     key: Array, inputs: Float[Array, "inputs dim"], depth: int, steps: int, samples: int, mesh: Mesh | None
 ) -> list[Noise]:
-    """Each layer's noise. Samples in pairs: the same u, opposite r."""
+    """Each layer's noise. Samples in pairs: the same u, opposite r.
+
+    The first times matter most, since later ones are close to them: there, Sobol's points.
+    """
     count, dim = inputs.shape
     pairs = (steps + 1) * count
+    shapes = [(pairs if i else min(count, dim), pairs if i < depth - 1 else 1) for i in range(depth)]
+    sizes = [size for shape in shapes for size in shape]
+    early = np.concatenate([np.arange(size) < EARLY_TIMES * count for size in sizes])
+    half = normals(key, early, samples // 2).astype(inputs.dtype)
+    sources = jnp.split(half, np.cumsum(sizes)[:-1])
 
-    def normal(key, sources, sign):
-        half = jax.random.normal(key, (sources, samples // 2), inputs.dtype)
-        return _over_samples(jnp.stack([half, sign * half], -1).reshape(sources, samples), mesh)
+    def mirrored(half, sign):
+        return _over_samples(jnp.stack([half, sign * half], -1).reshape(-1, samples), mesh)
 
-    keys = jax.random.split(key, (depth, 2))
-    noise = [
-        Noise(
-            normal(keys[layer, 0], pairs if layer else min(count, dim), 1),
-            normal(keys[layer, 1], pairs if layer < depth - 1 else 1, -1),
-        )
-        for layer in range(depth)
-    ]
+    noise = [Noise(mirrored(u, 1), mirrored(r, -1)) for u, r in zip(sources[::2], sources[1::2], strict=True)]
     noise[0] = noise[0]._replace(u=covariance_root(inputs) @ noise[0].u)
     return noise
+
+
+def normals(key: Array, quasi: Bool[np.ndarray, " dims"], count: int) -> Float[Array, "dims count"]:
+    """Standard normals; in the `quasi` dimensions Sobol's points, shifted at random and hence without bias.
+
+    Those are best where `count` is a power of 2; beyond `SOBOL_POINTS` they start again, with another shift.
+    """
+    size = min(count, SOBOL_POINTS)
+    blocks = -(-count // size)
+    points = qmc.Sobol(int(quasi.sum()), rng=0).random_base2((size - 1).bit_length())[:size].T
+    uniform = jax.random.uniform(key, (len(quasi), count))
+    shifts = jnp.repeat(uniform[quasi, :blocks], size, 1)[:, :count]
+    shifted = (jnp.tile(jnp.asarray(points, uniform.dtype), blocks)[:, :count] + shifts) % 1
+    smallest = jnp.finfo(uniform.dtype).eps / 2
+    return ndtri(jnp.clip(uniform.at[quasi].set(shifted), smallest, 1 - smallest))
 
 
 def _descend(

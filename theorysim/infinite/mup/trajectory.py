@@ -40,7 +40,7 @@ def check(inputs: Any, targets: Any, **hyperparameters: Any) -> None:
             remedy = "a positive number; the lazy limit is that of small ones" if name == "gamma0" else "one above 0"
             raise ValueError(f"{name}={value}: give {remedy}")
     for name in ("steps", "depth", "samples", "batches"):
-        least = 2 if name in ("samples", "batches") else 1  # the spread of batches is the standard error
+        least = 2 if name == "samples" else 1
         if hyperparameters.get(name, least) < least:
             raise ValueError(f"{name}={hyperparameters[name]}: give a whole number >= {least}")
 

@@ -1,0 +1,266 @@
+"""From lazy to rich: one number, gamma0, decides whether a network of infinite width keeps its kernel or learns its
+features. Mean-field theory gives both exactly, at any depth, and finite networks approach it like one over their width.
+"""
+
+# %% [markdown]
+# # Feature learning at infinite width
+#
+# A network $f = w \cdot \phi(h^L) / (\gamma_0 N)$, $h^{l+1} = W^l \phi(h^l) / \sqrt N$, trained by gradient descent
+# with learning rate $\eta \gamma_0^2 N$, has a limit of infinite width in which its neurons are independent, yet move.
+# As $\gamma_0 \to 0$ they move by $O(\gamma_0)$, the kernels $\Phi^l = \langle \phi(h^l) \phi(h^l) \rangle$ by
+# $O(\gamma_0^2)$, and training is that of the tangent kernel; at large $\gamma_0$ features are learnt. The limit solves
+# a dynamical mean-field theory: Gaussian sources $u^l, r^l$ and deterministic responses $A^l, B^l$ drive every neuron.
+#
+# How much a layer learns is measured by the growth of its kernel along the targets,
+# $y^\top \Phi^l(t)\, y \,/\, y^\top \Phi^l(0)\, y - 1$.
+
+# %%
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+
+import theorysim as ts
+
+TITLE = "Feature learning at infinite width"
+SOURCES = ("arXiv:2205.09653", "arXiv:2011.14522", "arXiv:1806.07572")
+
+
+class Preset(NamedTuple):
+    """Theory at `points` values of gamma0, from `batches` of `samples`; `repeats` networks of each width."""
+
+    points: int
+    samples: int
+    batches: int
+    widths: tuple[int, ...]
+    repeats: int
+
+
+PRESETS = {
+    "smoke": Preset(points=7, samples=256, batches=8, widths=(32, 128), repeats=32),
+    "laptop": Preset(points=13, samples=1024, batches=8, widths=(64, 128, 256, 512), repeats=48),
+    "paper": Preset(points=49, samples=8192, batches=32, widths=(64, 128, 256, 512, 1024, 2048, 4096), repeats=256),
+}
+INPUTS = np.array([[1.0, 0.3, -0.5], [0.2, -0.9, 0.8]])
+TARGETS = np.array([1.0, -0.7])
+DEPTH, LEARNING_RATE, STEPS = 2, 0.3, 12
+LAZY, RICH = 0.1, 4.0
+GAMMA0 = (0.5, 1.0, 2.0, 4.0)  # of the networks
+
+# %% [markdown]
+# ## The limit, and networks beside it
+#
+# All values of $\gamma_0$ see the same noise: the theory's curves are smooth, and their bands are errors in common.
+
+
+# %%
+def simulate(preset):
+    inputs, targets = jnp.asarray(INPUTS), jnp.asarray(TARGETS)
+    training = {"depth": DEPTH, "learning_rate": LEARNING_RATE, "steps": STEPS}
+    key = jax.random.key(0)
+
+    def limit(gamma0, batch):
+        own = jax.random.fold_in(key, batch)
+        estimate = ts.infinite.mup.dmft(
+            jnp.tanh, inputs, targets, gamma0=gamma0, **training, samples=preset.samples, batches=1, key=own
+        )
+        return observed(estimate.mean)
+
+    def network(gamma0, width, key):
+        return observed(
+            ts.networks.train_mup(jnp.tanh, inputs, targets, width=width, gamma0=gamma0, **training, key=key)
+        )
+
+    def observed(trajectory):
+        projected = jnp.einsum("a,ltatb,b->lt", targets, trajectory.features, targets)
+        growth = projected[:, -1] / projected[:, 0] - 1
+        return {"loss": trajectory.loss, "outputs": trajectory.outputs, "growth": growth}
+
+    def lazy(step):
+        kernel = ts.infinite.fully_connected(
+            ts.infinite.tanh, inputs, inputs, depth=DEPTH, weight_var=1.0, bias_var=0.0
+        ).ntk
+        modes = ts.infinite.dynamics.modes(kernel)
+        response = ts.infinite.dynamics.response(modes, kernel, step=step, learning_rate=LEARNING_RATE)
+        return {"loss": jnp.square(targets - response @ targets).mean() / 2}
+
+    gamma0 = np.unique(np.r_[np.geomspace(LAZY, RICH, preset.points), GAMMA0])
+    named = {
+        "lanes": 8,
+        "dims": {"loss": ["step"], "outputs": ["step", "example"], "growth": ["layer"]},
+        "coords": {"step": np.arange(STEPS + 1), "layer": np.arange(1, DEPTH + 1)},
+    }
+    theory = ts.sweep(limit, ts.Grid(gamma0=gamma0, batch=np.arange(preset.batches)), **named)
+    networks = ts.sweep(
+        network,
+        ts.Grid(gamma0=np.array(GAMMA0), width=ts.static(*preset.widths)),
+        key=jax.random.key(1),
+        repeats=preset.repeats,
+        **named,
+    )
+    return xr.DataTree.from_dict(
+        {
+            "theory": theory.rename(batch="repeat"),
+            "lazy": ts.sweep(lazy, ts.Grid(step=np.arange(STEPS + 1))),
+            "simulation": networks,
+        }
+    )
+
+
+# %% [markdown]
+# ## What must agree
+#
+# A network of width $N$ scatters about the limit by $O(N^{-1/2})$, and its mean approaches it like $1 / N$: means are
+# extrapolated. As $\gamma_0 \to 0$ the loss is that of the tangent
+# kernel, and the next order is that of the kernels' own growth.
+
+
+# %%
+def claims(data):
+    theory, networks = data["theory"], data["simulation"]
+    for gamma0 in GAMMA0:
+        here = {"gamma0": gamma0}
+        yield agreement(f"loss, mean over steps, at gamma0 = {gamma0:g}", theory["loss"].mean("step").sel(here),
+                        networks["loss"].mean("step").sel(here))  # fmt: skip
+        for layer in theory["layer"].values:
+            layered = {**here, "layer": layer}
+            yield agreement(f"growth of the kernel of layer {layer} at gamma0 = {gamma0:g}",
+                            theory["growth"].sel(layered), networks["growth"].sel(layered))  # fmt: skip
+    spread = distance(data).sel(gamma0=GAMMA0[-1])
+    fit = ts.study.exponent(spread["width"].values, spread.transpose("width", "repeat").values)
+    yield ts.study.Claim(
+        f"distance of a network from the limit at gamma0 = {GAMMA0[-1]:g}: exponent in the width",
+        predicted=-0.5,
+        measured=fit.value,
+        tolerance=3 * fit.standard_error,
+        why="three standard errors over networks",
+    )
+    mean, error = ts.study.mean_and_error(theory["loss"].sel(gamma0=LAZY).mean("step"))
+    growth = float(abs(theory["growth"].sel(gamma0=LAZY)).mean("repeat").max())
+    lazy = float(data["lazy"]["loss"].mean("step"))
+    yield ts.study.Claim(
+        f"loss at gamma0 = {LAZY:g}, mean over steps: the tangent kernel's",
+        predicted=lazy,
+        measured=float(mean),
+        tolerance=3 * float(error) + growth * lazy,
+        why="three standard errors, and the relative growth of the kernels",
+    )
+
+
+def agreement(what, theory, networks):
+    """Networks of infinite width, by extrapolation, against the mean of the theory's batches."""
+    mean, error = ts.study.mean_and_error(theory)
+    limit = ts.study.extrapolate(networks["width"].values, networks.transpose("width", "repeat").values)
+    return ts.study.Claim(
+        f"{what}: networks, extrapolated in 1 / width",
+        predicted=float(mean),
+        measured=limit.value,
+        tolerance=3 * float(np.hypot(limit.standard_error, error)),
+        why="three standard errors, of networks and theory",
+    )
+
+
+def distance(data):
+    """Root mean square over steps and inputs of a network's distance from the limit."""
+    difference = data["simulation"]["outputs"] - data["theory"]["outputs"].mean("repeat")
+    return np.sqrt((difference**2).mean(("step", "example")))
+
+
+# %% [markdown]
+# ## Theory as lines, networks as points
+
+
+# %%
+def draw(data):
+    figure, axes = plt.subplots(2, 2, figsize=ts.study.page(2, 2, 0.72))
+    training_panel(axes[0, 0], data)
+    loss_panel(axes[0, 1], data)
+    growth_panel(axes[1, 0], data)
+    width_panel(axes[1, 1], data)
+    return {"mup_limit": figure}
+
+
+def training_panel(panel, data):
+    theory, networks = (data[node]["loss"] for node in ("theory", "simulation"))
+    panel.plot(data["lazy"]["step"], data["lazy"]["loss"], color="black", linestyle="--", label="tangent kernel")
+    for color, gamma0 in zip(ts.study.PALETTE, GAMMA0, strict=False):
+        line(panel, theory.sel(gamma0=gamma0), "step", color)
+        mean, error = ts.study.mean_and_error(networks.sel(gamma0=gamma0).isel(width=-1))
+        panel.errorbar(mean["step"], mean, error, fmt="o", color=color, label=rf"$\gamma_0 = {gamma0:g}$")
+    width = int(networks["width"][-1])
+    panel.set(title=f"(a) training; lines: infinite width, points: {width}", xlabel="step", ylabel="loss", yscale="log")
+    panel.legend()
+
+
+def loss_panel(panel, data):
+    theory, networks = (data[node]["loss"].isel(step=-1) for node in ("theory", "simulation"))
+    panel.axhline(data["lazy"]["loss"].isel(step=-1), color="black", linestyle="--", label="tangent kernel")
+    line(panel, theory, "gamma0", ts.study.PALETTE[0], label="infinite width")
+    for (width, marker, face), shift in zip(
+        ((int(networks["width"][0]), "s", "white"), (int(networks["width"][-1]), "o", ts.study.PALETTE[1])),
+        (0.97, 1.03),
+        strict=True,
+    ):
+        mean, error = ts.study.mean_and_error(networks.sel(width=width))
+        style = {"fmt": marker, "color": ts.study.PALETTE[1], "markerfacecolor": face}
+        panel.errorbar(mean["gamma0"] * shift, mean, error, label=f"width {width}", **style)
+    gamma0_axis(panel)
+    panel.set(title="(b) loss after training", ylabel="loss", ylim=(0, None))
+    panel.legend()
+
+
+def growth_panel(panel, data):
+    theory, networks = (data[node]["growth"] for node in ("theory", "simulation"))
+    for color, layer in zip(ts.study.PALETTE, theory["layer"].values, strict=False):
+        line(panel, theory.sel(layer=layer), "gamma0", color)
+        mean, error = ts.study.mean_and_error(networks.sel(layer=layer).isel(width=-1))
+        panel.errorbar(mean["gamma0"], mean, error, fmt="o", color=color, label=f"layer {layer}")
+    lazy = theory["gamma0"].values[theory["gamma0"].values < 0.7]
+    scale = theory.sel(layer=theory["layer"][0]).isel(gamma0=0).mean("repeat").item() / lazy[0] ** 2
+    panel.plot(lazy, 0.5 * scale * lazy**2, color="grey", linestyle=":", label=r"$\gamma_0^2$")
+    gamma0_axis(panel)
+    width = int(networks["width"][-1])
+    panel.set(title=f"(c) growth of kernels; points: width {width}", ylabel="relative growth", yscale="log")
+    panel.legend()
+
+
+def width_panel(panel, data):
+    spread = distance(data)
+    width = spread["width"].values
+    for color, gamma0 in zip(ts.study.PALETTE, GAMMA0, strict=False):
+        mean, error = ts.study.mean_and_error(spread.sel(gamma0=gamma0))
+        scale = np.exp(np.mean(np.log(mean.values * np.sqrt(width))))
+        panel.plot(width, scale / np.sqrt(width), color=color)
+        panel.errorbar(width, mean, error, fmt="o", color=color, label=rf"$\gamma_0 = {gamma0:g}$")
+    panel.set(
+        title="(d) distance from the limit; lines: $N^{-1/2}$", xlabel="width $N$", ylabel="rms distance of outputs"
+    )
+    panel.set_xscale("log", base=2)
+    panel.set_yscale("log")
+    panel.set_xticks(width, [f"{w}" for w in width])
+    panel.legend()
+
+
+def line(panel, batches, along, color, **kwargs):
+    """The mean of the theory's batches, and a band of two standard errors."""
+    mean, error = ts.study.mean_and_error(batches)
+    panel.plot(mean[along], mean, color=color, **kwargs)
+    panel.fill_between(mean[along], mean - 2 * error, mean + 2 * error, color=color, alpha=0.2, linewidth=0)
+
+
+def gamma0_axis(panel):
+    panel.set(xlabel=r"feature learning $\gamma_0$", xscale="log")
+    ticks = (0.1, 0.2, 0.5, 1, 2, 4)
+    panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    panel.minorticks_off()
+
+
+# %%
+if __name__ == "__main__":
+    jax.config.update("jax_enable_x64", True)
+    plt.rcParams.update(ts.study.style())
+    data = simulate(PRESETS["smoke"])
+    draw(data)
