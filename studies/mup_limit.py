@@ -40,8 +40,8 @@ class Preset(NamedTuple):
 
 
 PRESETS = {
-    "smoke": Preset(points=7, samples=256, batches=8, widths=(32, 128), repeats=32),
-    "laptop": Preset(points=13, samples=1024, batches=8, widths=(64, 128, 256, 512), repeats=48),
+    "smoke": Preset(points=5, samples=256, batches=6, widths=(32, 128), repeats=32),
+    "laptop": Preset(points=21, samples=1024, batches=8, widths=(64, 128, 256, 512), repeats=64),
     "paper": Preset(points=49, samples=8192, batches=32, widths=(64, 128, 256, 512, 1024, 2048, 4096), repeats=256),
 }
 INPUTS = np.array([[1.0, 0.3, -0.5], [0.2, -0.9, 0.8]])

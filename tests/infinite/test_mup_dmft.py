@@ -165,8 +165,11 @@ def test_factors_grow_row_by_row():
     [
         ({"samples": 63}, "samples=63: give a multiple of 2"),
         ({"batches": 0}, "batches=0: give a whole number >= 1"),
-        ({"gamma0": -1.0}, "gamma0=-1.0: give a positive number"),
-        ({"inputs": X.astype("float32"), "targets": Y.astype("float32")}, "inputs are float32: .*need float64"),
+        ({"gamma0": -1.0}, "gamma0=-1.0: give a value > 0"),
+        (
+            {"inputs": X.astype("float32"), "targets": Y.astype("float32")},
+            "inputs is float32, and a second hidden layer, .* needs float64",
+        ),
     ],
 )
 def test_bad_input_is_refused(change, message):

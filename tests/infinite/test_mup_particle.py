@@ -108,8 +108,9 @@ def test_hyperparameters_are_vmapped_and_differentiated():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"gamma0": 0.0}, "gamma0=0.0: give a positive number"),
-        ({"learning_rate": -0.3}, "learning_rate=-0.3: give"),
+        ({"gamma0": 0.0}, "gamma0=0.0: give a value > 0"),
+        ({"learning_rate": -0.3}, "learning_rate=-0.3: give a value > 0"),
+        ({"inputs": X.at[0, 1].set(jnp.nan)}, "inputs holds 1 values that are not finite"),
         ({"steps": 0}, "steps=0: give a whole number >= 1"),
     ],
 )

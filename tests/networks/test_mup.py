@@ -58,3 +58,8 @@ def test_parameters_are_standard_normal():
     assert (
         initial_mup(jax.random.key(1), width=4, depth=2, dim=3, dtype=jnp.dtype("float32")).first.dtype == jnp.float32
     )
+
+
+def test_bad_input_is_refused():
+    with pytest.raises(ValueError, match=r"gamma0=0\.0: give a value > 0"):
+        train_mup(jnp.tanh, X, Y, width=4, depth=1, gamma0=0.0, learning_rate=0.3, steps=2, key=jax.random.key(0))

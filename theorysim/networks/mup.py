@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from theorysim.typing import ScalarLike
+from theorysim.checks import require_positive
+from theorysim.typing import ScalarLike, as_floats
 
 
 class MuP(NamedTuple):
@@ -56,7 +57,11 @@ def train_mup(
 
     The output at the start is subtracted from the network, in training too: it vanishes with the width, but like
     1 / (gamma0 sqrt(width)), which would swamp the lazy limit.
+
+    **Raises:** `ValueError` for a number among `gamma0`, `learning_rate`, `width`, `depth` and `steps` that is not > 0.
     """
+    inputs, targets = as_floats(inputs, targets)
+    require_positive(gamma0=gamma0, learning_rate=learning_rate, width=width, depth=depth, steps=steps)
     params = initial_mup(key, width=width, depth=depth, dim=inputs.shape[1], dtype=inputs.dtype)
     nothing = [jnp.zeros((len(inputs), width), inputs.dtype)] * depth
     network = partial(apply_mup, activation=activation, gamma0=gamma0)

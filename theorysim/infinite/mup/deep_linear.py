@@ -49,7 +49,7 @@ def deep_linear(
     **Raises:** `ValueError` for shapes that do not match, `gamma0` or `learning_rate` <= 0, `depth` or `steps` < 1.
     """
     inputs, targets, gamma0, learning_rate = as_floats(inputs, targets, gamma0, learning_rate)
-    check(inputs, targets, depth=depth, gamma0=gamma0, learning_rate=learning_rate, steps=steps)
+    check(inputs, targets, gamma0, learning_rate, depth=depth, steps=steps)
     return _solve(inputs, targets, gamma0, learning_rate, depth, steps)
 
 

@@ -26,6 +26,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float
 from scipy.stats import qmc
 
+from theorysim.checks import require_float64
 from theorysim.infinite.mup.trajectory import Estimate, Trajectory, check, covariance_root
 from theorysim.quadrature import derivative
 from theorysim.typing import Scalar, ScalarLike, as_floats
@@ -104,23 +105,17 @@ def dmft(
 
     `activation` is elementwise and smooth (two derivatives are taken); it is a static argument.
 
-    **Raises:** `ValueError` for shapes that do not match, `gamma0` or `learning_rate` <= 0, counts below 1,
-    `samples` that do not divide into pairs, and for less than float64 at depth > 1, where covariances are singular
-    to 1e-10.
+    **Raises:** `ValueError` for shapes that do not match, values that are not finite, `gamma0` or `learning_rate` <= 0,
+    counts below 1, `samples` that do not divide into pairs, and for less than float64 at depth > 1, where covariances
+    are singular to 1e-10.
     """
     inputs, targets, gamma0, learning_rate = as_floats(inputs, targets, gamma0, learning_rate)
-    counts = {"depth": depth, "steps": steps, "samples": samples, "batches": batches}
-    check(inputs, targets, gamma0=gamma0, learning_rate=learning_rate, **counts)
+    check(inputs, targets, gamma0, learning_rate, depth=depth, steps=steps, samples=samples, batches=batches)
     shards = 1 if mesh is None else mesh.size
     if samples % (2 * shards):
-        raise ValueError(
-            f"samples={samples}: give a multiple of {2 * shards}, pairs of neurons on each of {shards} devices"
-        )
-    if depth > 1 and inputs.dtype != jnp.float64:
-        raise ValueError(
-            f"inputs are {inputs.dtype}: beyond one hidden layer, covariances are singular to 1e-10 and need float64; "
-            'call jax.config.update("jax_enable_x64", True) first'
-        )
+        raise ValueError(f"samples={samples}: give a multiple of {2 * shards}: neurons in pairs, on {shards} device(s)")
+    if depth > 1:
+        require_float64("a second hidden layer, whose covariances are singular to 1e-10,", inputs=inputs)
     if mesh is not None:  # however its axes are typed, the compiler places what is not said
         mesh = Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))
     return _solve(activation, inputs, targets, gamma0, learning_rate, key, depth, steps, samples, batches, mesh)

@@ -3,9 +3,9 @@
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Float
+
+from theorysim.checks import require_finite, require_positive
 
 
 class Trajectory(NamedTuple):
@@ -28,21 +28,17 @@ class Estimate(NamedTuple):
     standard_error: Trajectory
 
 
-def check(inputs: Any, targets: Any, **hyperparameters: Any) -> None:
+def check(inputs: Any, targets: Any, gamma0: Any, learning_rate: Any, **counts: int) -> None:
     """Refuse arguments that no limit belongs to; traced numbers pass."""
     if inputs.ndim != 2 or targets.shape != inputs.shape[:1]:
         raise ValueError(
             f"inputs of shape {inputs.shape} and targets of shape {targets.shape}: give (inputs, dim) and (inputs,)"
         )
-    for name in ("gamma0", "learning_rate"):
-        value = hyperparameters[name]
-        if not isinstance(value, Tracer) and not np.all(np.asarray(value) > 0):
-            remedy = "a positive number; the lazy limit is that of small ones" if name == "gamma0" else "one above 0"
-            raise ValueError(f"{name}={value}: give {remedy}")
-    for name in ("steps", "depth", "samples", "batches"):
-        least = 2 if name == "samples" else 1
-        if hyperparameters.get(name, least) < least:
-            raise ValueError(f"{name}={hyperparameters[name]}: give a whole number >= {least}")
+    require_finite(inputs=inputs, targets=targets)
+    require_positive(gamma0=gamma0, learning_rate=learning_rate)
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{name}={count}: give a whole number >= 1")
 
 
 def covariance_root(inputs: Float[Array, "inputs dim"]) -> Float[Array, "inputs rank"]:
