@@ -224,7 +224,7 @@ def draw(data):
         best_panel(row[2], data, optimizer)
     for panel, letter in zip(axes.flat, "abcdef", strict=True):
         panel.set_title(f"({letter}) {panel.get_title(loc='left')}")
-    axes[0, 0].legend(title="width", loc="lower left")
+    axes[0, 1].legend(title="width", loc="lower left")
     return {"learning_rate_transfer": figure, "sensitivity": sensitivity_figure(data)}
 
 
