@@ -55,7 +55,7 @@ def identity(h):
 
 
 def test_small_gamma0_is_the_tangent_kernel():
-    kernel = fully_connected(tanh, X, X, depth=2, weight_var=1.0, bias_var=0.0).ntk
+    kernel = jax.jit(lambda: fully_connected(tanh, X, X, depth=2, weight_var=1.0, bias_var=0.0).ntk)()
     modes = dynamics.modes(kernel)
     lazy = jax.vmap(lambda t: dynamics.response(modes, kernel, step=t, learning_rate=0.3) @ Y)(jnp.arange(5))
     estimate = mup.dmft(jnp.tanh, X, Y, depth=2, gamma0=0.01, **SMALL)
@@ -149,6 +149,15 @@ def test_a_curve_over_gamma0_has_common_noise_and_one_trace():
     alone = mup.dmft(jnp.tanh, X, Y, depth=2, gamma0=1.0, **SMALL).mean.loss
     np.testing.assert_allclose(together[1], alone, rtol=1e-9)
     assert (jnp.abs(beside - together) < 1e-5).all()
+
+
+@pytest.mark.slow
+def test_losses_are_differentiated_through_their_noise():
+    def last_loss(gamma0):
+        return mup.dmft(jnp.tanh, X, Y, depth=2, gamma0=gamma0, **SMALL).mean.loss[-1]
+
+    slope, step = jax.grad(last_loss)(1.0), 1e-4
+    np.testing.assert_allclose(slope, (last_loss(1 + step) - last_loss(1 - step)) / (2 * step), rtol=1e-5)
 
 
 def test_factors_grow_row_by_row():

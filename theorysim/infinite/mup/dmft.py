@@ -312,16 +312,15 @@ def extend(factor: Kernel, rows: Float[Array, "new pairs"], start: Array) -> Ker
     `factor` is 0 from the row `start` on. Column by column, in plain operations: batched calls of LAPACK
     on several devices can wait for each other.
     """
-    new = rows.shape[0]
+    new, pairs = rows.shape
     own = start + jnp.arange(new)
-    floor = FLOOR * jnp.take_along_axis(rows, own[:, None], 1)
+    floor = FLOOR * jnp.take_along_axis(rows, own[:, None], 1)[:, 0]
 
     def column(j, factor):
-        mine = jax.lax.dynamic_slice_in_dim(factor, start, new, 0)
-        rest = rows[:, j] - mine @ factor[j]
-        on_diagonal = own == j
-        pivot = jnp.where(on_diagonal, jnp.sqrt(jnp.maximum(rest, 0.0) + floor[:, 0]), 0.0).sum() + factor[j, j]
-        entry = jnp.where(on_diagonal, pivot, jnp.where(own > j, rest / pivot, 0.0))
+        rest = rows[:, j] - jax.lax.dynamic_slice_in_dim(factor, start, new, 0) @ factor[j]
+        root = jnp.where(own == j, jnp.sqrt(jnp.maximum(rest, 0.0) + floor), 0.0)
+        pivot = factor[j, j] + root.sum()  # one of the two, or in the future none
+        entry = jnp.where(own > j, rest / jnp.where(pivot > 0, pivot, 1.0), root)
         return jax.lax.dynamic_update_slice(factor, entry[:, None], (start, j))
 
-    return jax.lax.fori_loop(0, start + new, column, factor)
+    return jax.lax.fori_loop(0, pairs, column, factor)
