@@ -107,9 +107,6 @@ def simulate(preset):
 
         return jax.vmap(trained)(four)  # all from the same draw
 
-    pixels = data.images.shape[1]
-    inputs = jnp.sqrt(pixels) * data.images.astype(float)
-    limit = ts.infinite.fully_connected(ts.infinite.erf, inputs, inputs, depth=DEPTH, weight_var=1.0, bias_var=0.0)
     exponents = ts.sweep(theory, ts.Grid(parametrisation=np.arange(len(NAMES))))
     networks = ts.sweep(
         network,
@@ -126,10 +123,18 @@ def simulate(preset):
     names = {"parametrisation": list(NAMES)}
     return xr.DataTree.from_dict(
         {
-            "theory": exponents.assign_coords(names).assign(kernel=(("image", "other"), limit.nngp)),
+            "theory": exponents.assign_coords(names).assign(kernel=(("image", "other"), kernel(data.images))),
             "simulation": networks.assign_coords(names),
         }
     )
+
+
+@jax.jit
+def kernel(images):
+    """Covariance of the last features at initialisation, at infinite width."""
+    inputs = jnp.sqrt(images.shape[1]) * images.astype(float)
+    network = {"depth": DEPTH, "weight_var": 1.0, "bias_var": 0.0}
+    return ts.infinite.fully_connected(ts.infinite.erf, inputs, inputs, **network).nngp
 
 
 # %% [markdown]
