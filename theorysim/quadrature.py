@@ -110,7 +110,7 @@ def chebyshev_sum(coefficients: Float[Array, "terms ..."], x: Float[Array, "..."
         return (coefficient + 2 * x * ahead - behind, ahead), None
 
     zero = jnp.zeros(jnp.broadcast_shapes(x.shape, coefficients.shape[1:]), x.dtype)
-    (ahead, behind), _ = jax.lax.scan(down, (zero, zero), coefficients[1:], reverse=True)
+    (ahead, behind), _ = jax.lax.scan(down, (zero, zero), coefficients[1:], reverse=True, unroll=8)
     return coefficients[0] + x * ahead - behind
 
 

@@ -107,7 +107,8 @@ def test_quadrature_meets_the_closed_forms_without_knowing_them(activation):
     plain = Activation("plain", activation.fn, kinks=activation.kinks)
     rho = jnp.array([-0.999, -0.3, 0.0, 0.5, 0.99, 1 - 1e-12, 1.0])
     for q1, q2 in ((1e-2, 1e-2), (1.0, 3.0), (20.0, 20.0)):
-        q1, q2, k = jnp.asarray(q1), jnp.asarray(q2), rho * np.sqrt(q1 * q2)
+        representable = rho if q1 == q2 else rho[:-1]  # k = sqrt(q1 q2) is not a number that float64 has
+        q1, q2, k = jnp.asarray(q1), jnp.asarray(q2), representable * np.sqrt(q1 * q2)
         scale = jnp.sqrt(activation.dual(q1, q1, q1) * activation.dual(q2, q2, q2))
         assert (abs(plain.dual(q1, q2, k) - activation.dual(q1, q2, k)) < 1e-10 * scale).all()
         slopes = plain.dual_derivative(q1, q2, k), activation.dual_derivative(q1, q2, k)
@@ -161,7 +162,7 @@ def test_dual_of_the_derivative_is_the_derivative_of_the_dual(q1, q2, rho):
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.floats(0.0, 2.0, allow_subnormal=False))
+@given(st.floats(1e-300, 2.0))
 def test_the_angle_is_the_arc_cosine(deficit):
     with mp.workdps(30):
         exact = 2 * mp.asin(mp.sqrt(mp.mpf(deficit) / 2))

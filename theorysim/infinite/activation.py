@@ -7,6 +7,7 @@ derivative is T' = E[phi'(u) phi'(v)] = dT/dk (Cho & Saul 2009; Daniely, Frostig
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -80,6 +81,7 @@ class Activation:
         closed = self.closed_dual_derivative
         return closed(q1, q2, k) if closed else self._mean(self.derivative, q1, q2, k)
 
+    @partial(jax.jit, static_argnums=(0, 1))
     def _mean(self, fn: Callable[[Array], Array], q1: Covariance, q2: Covariance, k: Covariance) -> Covariance:
         q1, q2, k = as_floats(q1, q2, k)
         if self.kinks:

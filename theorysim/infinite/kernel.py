@@ -5,6 +5,7 @@ parametrisation. In the standard one, W ~ N(0, weight_var / fan_in) and b ~ N(0,
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -75,16 +76,39 @@ def fully_connected(
     another number than layers, a standard parametrisation without a width, and `normalised` inputs of unequal norm.
     """
     _check(x1, x2, depth, weight_var, bias_var, parametrisation, width, normalised)
+    layers = int(depth) if isinstance(depth, int | np.integer) else None
+    return _propagate(
+        activation,
+        x1,
+        x2,
+        depth if layers is None else None,
+        weight_var,
+        bias_var,
+        residual,
+        width,
+        layers=layers,
+        layer_norm=layer_norm,
+        standard=parametrisation == "standard",
+        normalised=normalised,
+    )
+
+
+@partial(jax.jit, static_argnames=("activation", "layers", "layer_norm", "standard", "normalised"))
+def _propagate(
+    activation, x1, x2, depth, weight_var, bias_var, residual, width, *, layers, layer_norm, standard, normalised
+) -> Kernels:
+    """Jitted here, for calls outside of jit to be traced once; `layers` is a depth known while tracing."""
+    depth = depth if layers is None else layers
 
     # Of the NTK, what a layer adds itself is its covariance. It is added where it is used, so that one pass over a
     # matrix computes the deficits and another what is inherited from the layers before.
     def ntk_of(covariance: Covariance, inherited: Array) -> Array:
-        return covariance.matrix + inherited if parametrisation == "ntk" else inherited
+        return covariance.matrix + inherited if not standard else inherited
 
     def dense(features: Covariance, tangent: Array, layer: ScalarLike, fan_in: ScalarLike) -> tuple[Covariance, Array]:
         weight, bias = (_of_layer(values, layer, x1) for values in (weight_var, bias_var))
         inherited = weight * tangent
-        if parametrisation == "standard":
+        if standard:
             inherited = inherited + fan_in * features.matrix + (bias > 0)
         return total((weight, features), (bias, constant_like(features))), inherited
 
@@ -107,9 +131,9 @@ def fully_connected(
 
     inputs = of_inputs(x1, x2)
     state = dense(inputs, jnp.zeros_like(inputs.deficit), 0, x1.shape[1])
-    if not (isinstance(depth, int) and depth == 0):
+    if layers != 0:
         shallow, state = state, branch(*jax.lax.fori_loop(1, depth, hidden, state), depth)
-        if is_traced(depth):
+        if layers is None:
             state = jax.tree.map(lambda deep, shallow: jnp.where(depth > 0, deep, shallow), state, shallow)
     covariance, inherited = state
     return Kernels(covariance.matrix, ntk_of(covariance, inherited), covariance.angle)

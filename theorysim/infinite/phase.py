@@ -10,13 +10,21 @@ The slope chi = C'(1) decides: in the ordered phase (chi < 1) all inputs become 
 they part to a correlation c* < 1. (Poole et al., arXiv:1606.05340; Schoenholz et al., arXiv:1611.01232.)
 """
 
-import jax.numpy as jnp
-import optimistix as optx
+from functools import cache, partial
+from typing import NamedTuple
 
-from theorysim.infinite.activation import Activation
-from theorysim.infinite.covariance import HERMITE_DEGREE
-from theorysim.quadrature import gaussian_mean, hermite_coefficients
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optimistix as optx
+from jaxtyping import Array, Float
+
+from theorysim.infinite.activation import Activation, angle
+from theorysim.quadrature import HARMONICS, angular_spectrum, chebyshev_sum, gaussian_mean
 from theorysim.typing import Scalar, ScalarLike, as_floats
+
+LARGEST = 40.0  # variance that is tabulated
+ANGLES, VARIANCES = 48, 80  # Chebyshev polynomials along the two
 
 
 def variance_map(activation: Activation, q: ScalarLike, weight_var: ScalarLike, bias_var: ScalarLike) -> Scalar:
@@ -24,25 +32,35 @@ def variance_map(activation: Activation, q: ScalarLike, weight_var: ScalarLike, 
 
     By quadrature: for tanh and erf, relative error below 1e-13 up to q = 35.
     """
-    return weight_var * _mean_square(activation.fn, q) + bias_var
+    return weight_var * _mean_square(activation, activation.fn, q) + bias_var
 
 
+@partial(jax.jit, static_argnames="activation")
 def fixed_point(activation: Activation, weight_var: ScalarLike, bias_var: ScalarLike) -> Scalar:
-    """q* = V(q*), the variance that deep layers settle at; NaN where there is none.
+    """q* = V(q*), the smallest variance that deep layers settle at; NaN where there is none up to 40.
 
-    Newton's method from above, where V is concave, as it is for sigmoidal functions; exact to 1e-12 while q* < 35.
-    Differentiable in both variances, by the implicit function theorem.
+    V crosses the diagonal downwards there. From a table of V, shared by all points of a grid: for tanh and erf, error
+    below 1e-13. Differentiable in both variances, by the implicit function theorem.
     """
-    weight_var, bias_var, above = as_floats(weight_var, bias_var, 100.0)
-    start = variance_map(activation, above, weight_var, bias_var)
-    tolerance = _tolerance(start)
+    weight_var, bias_var = as_floats(weight_var, bias_var)
+    tolerance = _tolerance(weight_var)
+    mean_squares = _mean_squares(activation, weight_var.dtype)
 
-    def residual(q, variances):
-        return variance_map(activation, jnp.maximum(q, 0.0), *variances) - q
+    def residual(q, args):
+        mean_squares, weight_var, bias_var = args
+        return q - weight_var * _at(mean_squares, jnp.maximum(q, 0.0)) - bias_var
 
-    solver = optx.Newton(rtol=tolerance, atol=tolerance)
-    root = optx.root_find(residual, solver, start, (weight_var, bias_var), max_steps=100, throw=False)
-    found = (root.result == optx.RESULTS.successful) & (root.value > -1e5 * tolerance)
+    grid = jnp.asarray(_unstretch(np.linspace(0, 1, 128)), weight_var.dtype)
+    rising = grid - weight_var * jax.vmap(lambda q: _at(mean_squares, q))(grid) - bias_var
+    rising = rising.at[0].set(0.0)  # V(0) >= 0, to rounding
+    crosses = (rising[:-1] <= 0) & (rising[1:] > 0)
+    first = jnp.argmax(crosses)
+    # flip=False: the residual rises. (To detect that would raise where there is no root, instead of NaN.)
+    solver = optx.Bisection(rtol=tolerance, atol=tolerance, flip=False)
+    bracket = {"lower": grid[first], "upper": grid[first + 1]}
+    args = (mean_squares, weight_var, bias_var)
+    root = optx.root_find(residual, solver, grid[first + 1], args, options=bracket, max_steps=100, throw=False)
+    found = crosses.any() & (root.result == optx.RESULTS.successful)
     return jnp.where(found, jnp.maximum(root.value, 0.0), jnp.nan)
 
 
@@ -52,78 +70,195 @@ def slope(activation: Activation, q: ScalarLike, weight_var: ScalarLike) -> Scal
     Also the factor by which a layer multiplies the mean square of a gradient (arXiv:1611.01232, section 4). By
     quadrature: for tanh, relative error below 1e-12 up to q = 25.
     """
-    return weight_var * _mean_square(activation.derivative, q)
+    return weight_var * _mean_square(activation, activation.derivative, q)
 
 
+@partial(jax.jit, static_argnames="activation")
 def correlation_map(
     activation: Activation, c: ScalarLike, q: ScalarLike, weight_var: ScalarLike, bias_var: ScalarLike
 ) -> Scalar:
-    """C(c): the correlation in the next layer, where the variance has settled at q > 0 (arXiv:1606.05340)."""
-    (q,) = as_floats(q)
-    return (weight_var * activation.dual(q, q, c * q) + bias_var) / q
+    """C(c): the correlation in the next layer, where the variance has settled at q > 0 (arXiv:1606.05340).
+
+    From the table of [`fixed_correlation`]: 1 - C(c) = (1 - c) weight_var gap(c), and so C(1) = 1 whatever `bias_var`,
+    which the fixed point q contains.
+    """
+    c, q, weight_var, _ = as_floats(c, q, weight_var, bias_var)
+    gap = _in_angle(_table(activation, q.dtype).gap, q)
+    return 1 - (1 - c) * weight_var * _at_angle(gap, angle(1 - c))
 
 
+@partial(jax.jit, static_argnames="activation")
 def fixed_correlation(activation: Activation, q: ScalarLike, weight_var: ScalarLike) -> Scalar:
     """c* = C(c*), the correlation that two inputs settle at: 1 in the ordered phase, below 1 in the chaotic.
 
-    C(c) = 1 is always a root at c = 1. It is divided out: with C(c) = sum_j m_j c^j, (C(1) - C(c)) / (1 - c) is a
-    polynomial with the positive coefficients sum_{j > i} m_j, increasing and convex, so that Newton's method from
-    c = 1 falls onto the other root. The series loses digits as q grows: for tanh, error 1e-10 at q = 10, 1e-6 at 20.
-    NaN where Newton's method fails, and 1 at q = 0.
+    C(c) = 1 is always a root at c = 1. It is divided out: with gap = (T(1) - T(c)) / (q (1 - c)), the other root is
+    that of weight_var gap = 1, and gap falls with the angle, from E phi'^2 at 0. It comes from a table over the angle
+    and q, shared by all points of a grid: for tanh, error below 1e-12 up to q = 8 and 1e-9 up to 40. NaN beyond.
     """
-    (q,) = as_floats(q)
+    q, weight_var = as_floats(q, weight_var)
     settled = jnp.where(q > 0, q, 1.0)
-    coefficients = hermite_coefficients(activation.fn, settled, HERMITE_DEGREE)
-    tails = jnp.cumsum((weight_var * coefficients**2 / settled)[::-1])[::-1][1:]
     tolerance = _tolerance(q)
+    gap = _in_angle(_table(activation, q.dtype).gap, settled)
 
-    def residual(c, tails):
-        # In the ordered phase the other root lies above 1, or nowhere: stay at 1.
-        return jnp.polyval(tails[::-1], c) - jnp.minimum(tails.sum(), 1.0)
+    def residual(a, args):
+        gap, weight_var = args
+        return 1 - weight_var * _at_angle(gap, a)
 
-    solver = optx.Newton(rtol=tolerance, atol=tolerance)
-    root = optx.root_find(residual, solver, jnp.ones_like(q), tails, max_steps=100, throw=False)
-    chaotic = (q > 0) & (tails.sum() > 1)
-    return jnp.where(chaotic, jnp.where(root.result == optx.RESULTS.successful, root.value, jnp.nan), jnp.ones_like(q))
+    # c* >= 0, since C(0) is.
+    solver = optx.Bisection(rtol=tolerance, atol=tolerance, flip=False)
+    bracket = {"lower": jnp.zeros_like(q), "upper": jnp.full_like(q, 0.51 * np.pi)}
+    args = (gap, weight_var)
+    root = optx.root_find(residual, solver, jnp.ones_like(q), args, options=bracket, max_steps=200, throw=False)
+    chaotic = (q > 0) & (weight_var * _at_angle(gap, jnp.zeros_like(q)) > 1)
+    found = jnp.where(root.result == optx.RESULTS.successful, jnp.cos(root.value), jnp.nan)
+    return jnp.where(q <= LARGEST, jnp.where(chaotic, found, 1.0), jnp.nan)
 
 
+@partial(jax.jit, static_argnames="activation")
 def correlation_length(activation: Activation, q: ScalarLike, c: ScalarLike, weight_var: ScalarLike) -> Scalar:
     """Xi = -1 / log C'(c*), in layers: how deep a difference of inputs is still seen (arXiv:1611.01232, eq. 9).
 
-    Infinite on the critical line, and rising to it from both sides; networks train to a depth of about 6 xi.
+    Infinite on the critical line, and rising to it from both sides.
     """
-    (q,) = as_floats(q)
-    return 1 / jnp.maximum(-jnp.log(weight_var * activation.dual_derivative(q, q, c * q)), 0.0)
+    q, c, weight_var = as_floats(q, c, weight_var)
+    slope = _in_angle(_table(activation, q.dtype).slope, q)
+    return _length(weight_var * _at_angle(slope, angle(jnp.clip(1 - c, 0.0, 2.0))))
 
 
+@partial(jax.jit, static_argnames="activation")
+def variance_length(activation: Activation, q: ScalarLike, weight_var: ScalarLike) -> Scalar:
+    """-1 / log V'(q*), in layers: how fast a variance settles (arXiv:1611.01232, eq. 7).
+
+    V' = weight_var E[phi'^2 + phi phi'']. Shorter than the correlation length, but in linear networks.
+    """
+    q, weight_var = as_floats(q, weight_var)
+    return _length(jax.grad(lambda q: variance_map(activation, q, weight_var, 0.0))(q))
+
+
+def gradient_length(activation: Activation, q: ScalarLike, weight_var: ScalarLike) -> Scalar:
+    """1 / |log chi|, in layers: gradients vanish over it in order, and explode in chaos (arXiv:1611.01232)."""
+    return 1 / jnp.abs(jnp.log(slope(activation, q, weight_var)))
+
+
+def trainable_depth(activation: Activation, q: ScalarLike, c: ScalarLike, weight_var: ScalarLike) -> Scalar:
+    """6 xi: about the deepest network that trains, where signals reach (arXiv:1611.01232, section 5)."""
+    return 6 * correlation_length(activation, q, c, weight_var)
+
+
+@partial(jax.jit, static_argnames="activation")
 def critical_weight_var(activation: Activation, bias_var: ScalarLike) -> Scalar:
     """The weight_var at which chi = 1 for a given bias_var > 0; NaN where there is none up to q* = 25.
 
-    chi = 1 gives weight_var = 1 / E[phi'^2]; with it, q = V(q) is one equation in q. Differentiable in bias_var.
+    chi = 1 gives weight_var = 1 / E[phi'^2]; with it, q = V(q) is one equation in q, of which the smallest solution is
+    taken. Differentiable in bias_var.
     """
-    lowest, highest = 1e-6, 25.0
+    (bias_var,) = as_floats(bias_var)
+    tolerance = _tolerance(bias_var)
 
     def residual(log_q, bias_var):
         q = jnp.exp(log_q)
-        return q - _mean_square(activation.fn, q) / _mean_square(activation.derivative, q) - bias_var
+        ratio = _mean_square(activation, activation.fn, q) / _mean_square(activation, activation.derivative, q)
+        return q - ratio - bias_var
 
-    (bias_var,) = as_floats(bias_var)
-    tolerance = _tolerance(bias_var)
-    # flip=False: the residual rises. (To detect that would raise where there is no root, instead of NaN.)
+    grid = jnp.asarray(np.linspace(np.log(1e-6), np.log(25.0), 128), bias_var.dtype)
+    rises = jax.vmap(lambda log_q: residual(log_q, jnp.zeros_like(bias_var)))(grid) > bias_var
+    crosses = ~rises[:-1] & rises[1:]
+    first = jnp.argmax(crosses)
     solver = optx.Bisection(rtol=tolerance, atol=tolerance, flip=False)
-    bracket = {"lower": jnp.log(lowest), "upper": jnp.log(highest)}
-    start = jnp.zeros_like(bias_var)
-    root = optx.root_find(residual, solver, start, bias_var, options=bracket, max_steps=200, throw=False)
-    q = jnp.exp(root.value)
-    inside = (root.result == optx.RESULTS.successful) & (q > 1.001 * lowest) & (q < 0.999 * highest)
-    return jnp.where(inside, 1 / _mean_square(activation.derivative, q), jnp.nan)
+    bracket = {"lower": grid[first], "upper": grid[first + 1]}
+    root = optx.root_find(residual, solver, grid[first], bias_var, options=bracket, max_steps=200, throw=False)
+    inside = crosses.any() & (root.result == optx.RESULTS.successful)
+    return jnp.where(inside, 1 / _mean_square(activation, activation.derivative, jnp.exp(root.value)), jnp.nan)
 
 
-def _mean_square(fn, q: ScalarLike) -> Scalar:
+def _length(rate: Scalar) -> Scalar:
+    """Layers over which rate^layers falls by e; infinite where it does not fall."""
+    return 1 / jnp.maximum(-jnp.log(rate), 0.0)
+
+
+def _mean_square(activation: Activation, fn, q: ScalarLike) -> Scalar:
     (q,) = as_floats(q)
-    return gaussian_mean(lambda x: fn(x) ** 2, q)
+    return gaussian_mean(lambda x: fn(x) ** 2, q, activation.kinks)
 
 
 def _tolerance(x: Scalar) -> float:
     """64 times the rounding of the dtype: about 1e-14 in float64, 1e-5 in float32."""
     return 64 * float(jnp.finfo(x.dtype).eps)
+
+
+# Tables: functions of the variance are entire on the scale of asinh(sqrt(q)), and even in it. They depend on the
+# activation alone, so that under vmap one serves all points.
+
+
+class Table(NamedTuple):
+    """Chebyshev coefficients over the angle and the variance, of (T(1) - T(c)) / (q (1 - c)) and of T'."""
+
+    gap: Float[Array, "angles variances"]
+    slope: Float[Array, "angles variances"]
+
+
+def _table(activation: Activation, dtype) -> Table:
+    turns, to_angles = _chebyshev(ANGLES)
+    angles = np.pi * (1 + turns) / 2
+    stretched, to_variances = _chebyshev(VARIANCES)
+    variances = _unstretch((1 + stretched) / 2)
+    haversines = 2 * np.sin(angles / 2) ** 2
+
+    def over_angles(q):
+        if activation.closed_dual is not None or activation.kinks:
+            k = q * jnp.asarray(np.cos(angles), dtype)
+            lost = activation.dual(q, q, q) - activation.dual(q, q, k)
+            return lost / (q * jnp.asarray(haversines, dtype)), activation.dual_derivative(q, q, k)
+        power, slope_power = (
+            jnp.square(angular_spectrum(fn, q)).sum(0) for fn in (activation.fn, activation.derivative)
+        )
+        waves = np.outer(angles, np.arange(HARMONICS + 1))
+        ratios = np.sin(waves / 2) ** 2 / np.sin(angles / 2)[:, None] ** 2
+        return jnp.asarray(ratios, dtype) @ power / q, jnp.asarray(np.cos(waves), dtype) @ slope_power
+
+    values = jax.lax.map(over_angles, jnp.asarray(variances, dtype))
+    left, right = (jnp.asarray(a, dtype) for a in (to_angles, to_variances))
+    return Table(*(left @ v.T @ right.T for v in values))
+
+
+def _mean_squares(activation: Activation, dtype) -> Float[Array, " variances"]:
+    stretched, transform = _chebyshev(VARIANCES)
+    nodes = jnp.asarray(_unstretch((1 + stretched) / 2), dtype)
+    return jnp.asarray(transform, dtype) @ jax.vmap(lambda q: _mean_square(activation, activation.fn, q))(nodes)
+
+
+def _at(coefficients: Float[Array, " variances"], q: Scalar) -> Scalar:
+    return chebyshev_sum(coefficients, _stretch(q))
+
+
+def _in_angle(coefficients: Float[Array, "angles variances"], q: Scalar) -> Float[Array, " angles"]:
+    """Coefficients over the angle, at one variance."""
+    polynomials = [jnp.ones_like(q), x := _stretch(q)]
+    while len(polynomials) < VARIANCES:
+        polynomials.append(2 * x * polynomials[-1] - polynomials[-2])
+    return coefficients @ jnp.stack(polynomials)
+
+
+def _at_angle(coefficients: Float[Array, " angles"], a: Scalar) -> Scalar:
+    return chebyshev_sum(coefficients, 2 / np.pi * a - 1)
+
+
+def _stretch(q: Scalar) -> Scalar:
+    """asinh(sqrt(q))^2, from -1 at 0 to 1 at the largest variance; smooth in q at 0."""
+    small = q < 1e-6
+    root = jnp.arcsinh(jnp.sqrt(jnp.where(small, 1.0, q)))
+    square = jnp.where(small, q * (1 - q / 3), root**2)
+    return 2 / float(np.arcsinh(np.sqrt(LARGEST))) ** 2 * square - 1
+
+
+def _unstretch(share: np.ndarray) -> np.ndarray:
+    return np.sinh(np.arcsinh(np.sqrt(LARGEST)) * np.sqrt(share)) ** 2
+
+
+@cache
+def _chebyshev(terms: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes on [-1, 1], and the matrix from values there to coefficients."""
+    turns = np.pi * (np.arange(terms) + 0.5) / terms
+    transform = 2 / terms * np.cos(np.outer(np.arange(terms), turns))
+    transform[0] /= 2
+    return np.cos(turns), transform
