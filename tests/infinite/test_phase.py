@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from scipy import optimize
 
-from theorysim.infinite import Activation, erf, phase, tanh
+from theorysim.infinite import Activation, erf, gelu, phase, relu, silu, tanh
 from theorysim.networks import propagate
+
+HARD_TANH = Activation("hard_tanh", lambda x: jnp.clip(x, -1, 1), kinks=(-1.0, 1.0))
 
 
 def test_fixed_points_of_erf_solve_its_closed_form():
@@ -138,3 +140,51 @@ def test_dtype_follows_the_inputs_and_the_line_is_reached_from_both_sides(dtype)
 def test_whole_numbers_are_numbers():
     assert phase.fixed_correlation(tanh, 3, 4) < 1
     assert phase.correlation_length(tanh, 1, 1, 1) > 0
+
+
+def test_lengths_are_the_rates_of_the_maps():
+    """Distances to the fixed point shrink by exp(-1 / length) a layer; gradients by chi."""
+    for activation, weight_var, bias_var in ((tanh, 3.0, 0.2), (tanh, 1.2, 0.1), (gelu, 1.5, 0.3), (relu, 1.6, 0.2)):
+        q = phase.fixed_point(activation, weight_var, bias_var)
+        c = phase.fixed_correlation(activation, q, weight_var)
+        layer = phase.variance_map(activation, 1.0001 * q, weight_var, bias_var)
+        rate = (layer - q) / (0.0001 * q)
+        np.testing.assert_allclose(phase.variance_length(activation, q, weight_var), -1 / np.log(rate), rtol=1e-3)
+        step = 1e-5
+        below = phase.correlation_map(activation, c - step, q, weight_var, bias_var)
+        length = phase.correlation_length(activation, q, c, weight_var)
+        np.testing.assert_allclose(length, -1 / np.log((c - below) / step), rtol=1e-2)
+        np.testing.assert_allclose(phase.trainable_depth(activation, q, c, weight_var), 6 * length, rtol=1e-14)
+        chi = phase.slope(activation, q, weight_var)
+        np.testing.assert_allclose(phase.gradient_length(activation, q, weight_var), 1 / abs(np.log(chi)), rtol=1e-14)
+
+
+def test_a_relu_network_has_closed_forms():
+    """q* = bias_var / (1 - weight_var / 2), chi = weight_var / 2, and no critical line but the point (2, 0)."""
+    q = phase.fixed_point(relu, 1.6, 0.2)
+    np.testing.assert_allclose(q, 1.0, rtol=1e-12)
+    np.testing.assert_allclose(phase.slope(relu, q, 1.6), 0.8, rtol=1e-12)
+    assert phase.fixed_correlation(relu, q, 1.6) == 1
+    assert np.isnan(phase.fixed_point(relu, 2.1, 0.2))
+    assert np.isnan(phase.critical_weight_var(relu, 0.2))
+    for c in (-0.5, 0.3, 1 - 1e-6):
+        mapped = (1.6 * relu.dual(*map(jnp.asarray, (1.0, 1.0, c))) + 0.2) / q
+        np.testing.assert_allclose(phase.correlation_map(relu, c, q, 1.6, 0.2), mapped, rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("activation", "rtol"),
+    [(tanh, 1e-9), (silu, 1e-9), pytest.param(HARD_TANH, 1e-5, marks=pytest.mark.slow)],
+)
+def test_tables_are_the_duals_they_tabulate(activation, rtol):
+    weight_var, bias_var = 1.4, 0.3
+    q, c = jnp.array([0.05, 1.0, 12.0]), jnp.array([-0.3, 0.6, 0.999])
+
+    def map_and_rate(q, c):
+        length = phase.correlation_length(activation, q, c, 0.01)
+        return phase.correlation_map(activation, c, q, weight_var, bias_var), jnp.exp(-1 / length) / 0.01
+
+    mapped, rate = jax.jit(jax.vmap(map_and_rate))(q, c)
+    np.testing.assert_allclose(rate, activation.dual_derivative(q, q, c * q), rtol=rtol)
+    lost = activation.dual(q, q, q) - activation.dual(q, q, c * q)
+    np.testing.assert_allclose(mapped, 1 - weight_var * lost / q, rtol=rtol)

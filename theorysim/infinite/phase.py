@@ -93,7 +93,8 @@ def fixed_correlation(activation: Activation, q: ScalarLike, weight_var: ScalarL
 
     C(c) = 1 is always a root at c = 1. It is divided out: with gap = (T(1) - T(c)) / (q (1 - c)), the other root is
     that of weight_var gap = 1, and gap falls with the angle, from E phi'^2 at 0. It comes from a table over the angle
-    and q, shared by all points of a grid: for tanh, error below 1e-12 up to q = 8 and 1e-9 up to 40. NaN beyond.
+    and q, shared by all points of a grid: for tanh, error below 1e-12 up to q = 8 and 1e-9 up to 40; 1e-6 with kinks
+    away from 0, where the table takes a second. NaN beyond 40.
     """
     q, weight_var = as_floats(q, weight_var)
     settled = jnp.where(q > 0, q, 1.0)
