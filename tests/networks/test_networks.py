@@ -58,18 +58,6 @@ def test_training_is_that_of_a_plain_loop(optimizer):
     np.testing.assert_allclose(observed, np.array(losses)[steps], rtol=1e-10)
 
 
-def test_empirical_kernel_is_the_contraction_of_jacobians():
-    other = X[:3] + 0.1
-    kernel = empirical_ntk(NETWORK.apply, PARAMS, X, other)
-
-    def jacobian(x):
-        jacobians = jax.jacrev(lambda p: NETWORK.apply(p, x)[:, 0])(PARAMS)
-        return jnp.concatenate([leaf.reshape(len(x), -1) for leaf in jax.tree.leaves(jacobians)], 1)
-
-    assert kernel.shape == (6, 3)
-    np.testing.assert_allclose(kernel, jacobian(X) @ jacobian(other).T, rtol=1e-11)
-
-
 def test_a_small_step_changes_the_outputs_by_the_kernel():
     rate = 1e-6
     before, after = train(loss, PARAMS, optax.sgd(rate), jnp.array([0, 1]), lambda p: NETWORK.apply(p, X)[:, 0])

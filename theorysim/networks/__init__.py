@@ -7,5 +7,7 @@ from theorysim.networks.mup import MuPTrajectory as MuPTrajectory
 from theorysim.networks.mup import train_mup as train_mup
 from theorysim.networks.propagate import Moments as Moments
 from theorysim.networks.propagate import propagate as propagate
-from theorysim.networks.train import empirical_ntk as empirical_ntk
+from theorysim.networks.tangent import empirical_ntk as empirical_ntk
+from theorysim.networks.tangent import empirical_ntk_blocks as empirical_ntk_blocks
+from theorysim.networks.tangent import empirical_ntk_product as empirical_ntk_product
 from theorysim.networks.train import train as train
