@@ -37,6 +37,13 @@ def require_positive(**values: Any) -> None:
             raise ValueError(f"{name}={value}: give a value > 0")
 
 
+def require_correlation(**values: Any) -> None:
+    """Refuse what lies outside of [-1, 1] by more than rounding."""
+    for name, value in values.items():
+        if not is_traced(value) and not (np.abs(np.asarray(value)) <= 1 + 1e-6).all():
+            raise ValueError(f"{name}={value}: give a correlation in [-1, 1]")
+
+
 def require_float64(what: str, **arrays: Any) -> None:
     """Refuse single precision where its digits do not suffice."""
     for name, array in arrays.items():

@@ -188,3 +188,19 @@ def test_tables_are_the_duals_they_tabulate(activation, rtol):
     np.testing.assert_allclose(rate, activation.dual_derivative(q, q, c * q), rtol=rtol)
     lost = activation.dual(q, q, q) - activation.dual(q, q, c * q)
     np.testing.assert_allclose(mapped, 1 - weight_var * lost / q, rtol=rtol)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: phase.fixed_point(tanh, -1.0, 0.1), r"weight_var=-1\.0: give a value >= 0"),
+        (lambda: phase.critical_weight_var(tanh, -0.1), r"bias_var=-0\.1: give a value >= 0"),
+        (lambda: phase.slope(tanh, -1.0, 1.0), r"q=-1\.0: give a value >= 0"),
+        (lambda: phase.correlation_map(tanh, 1.1, 1.0, 1.0, 0.0), r"c=1\.1: give a correlation in \[-1, 1\]"),
+        (lambda: relu.dual(*map(jnp.asarray, (1.0, 1.0, 1.1))), r"k=1\.1 is no covariance of variances q1=1\.0"),
+        (lambda: relu.dual_derivative(*map(jnp.asarray, (-1.0, 1.0, 0.0))), r"q1=-1\.0: give a value >= 0"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

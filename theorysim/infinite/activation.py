@@ -15,6 +15,7 @@ import numpy as np
 from jax.scipy import special
 from jaxtyping import Array, Float
 
+from theorysim.checks import is_traced, require_nonnegative
 from theorysim.quadrature import NODES, WEIGHTS, angular_spectrum, chebyshev_sum, derivative, kinked_mean
 from theorysim.typing import as_floats
 
@@ -73,11 +74,15 @@ class Activation:
         """T(q1, q2, k) = E[phi(u) phi(v)], elementwise over the broadcast arguments.
 
         Relative error below 1e-10 up to variances of 20, at correlations up to 1.
+
+        **Raises:** `ValueError` for a negative variance, and for k^2 > q1 q2 by more than rounding.
         """
+        _check(q1, q2, k)
         return self.closed_dual(q1, q2, k) if self.closed_dual else self._mean(self.fn, q1, q2, k)
 
     def dual_derivative(self, q1: Covariance, q2: Covariance, k: Covariance) -> Covariance:
         """T'(q1, q2, k) = E[phi'(u) phi'(v)], elementwise over the broadcast arguments; as accurate."""
+        _check(q1, q2, k)
         closed = self.closed_dual_derivative
         return closed(q1, q2, k) if closed else self._mean(self.derivative, q1, q2, k)
 
@@ -96,6 +101,14 @@ class Activation:
         pairs = jnp.broadcast_arrays(q1, q2)
         flat = jax.lax.map(coefficients, tuple(q.ravel() for q in pairs), batch_size=16)
         return chebyshev_sum(flat.T.reshape(-1, *pairs[0].shape), 1 - deficit_of(q1, q2, k))
+
+
+def _check(q1: Covariance, q2: Covariance, k: Covariance) -> None:
+    require_nonnegative(q1=q1, q2=q2)
+    if not any(map(is_traced, (q1, q2, k))):
+        product = np.asarray(q1) * np.asarray(q2)
+        if (np.asarray(k) ** 2 > product * (1 + 1e-6)).any():
+            raise ValueError(f"k={k} is no covariance of variances q1={q1} and q2={q2}: give k^2 <= q1 q2")
 
 
 def deficit_of(q1: Covariance, q2: Covariance, k: Covariance) -> Covariance:

@@ -10,8 +10,10 @@ The slope chi = C'(1) decides: in the ordered phase (chi < 1) all inputs become 
 they part to a correlation c* < 1. (Poole et al., arXiv:1606.05340; Schoenholz et al., arXiv:1611.01232.)
 """
 
-from functools import cache, partial
-from typing import NamedTuple
+import inspect
+from collections.abc import Callable
+from functools import cache, wraps
+from typing import NamedTuple, ParamSpec
 
 import jax
 import jax.numpy as jnp
@@ -19,14 +21,32 @@ import numpy as np
 import optimistix as optx
 from jaxtyping import Array, Float
 
+from theorysim.checks import require_correlation, require_nonnegative
 from theorysim.infinite.activation import Activation, angle
 from theorysim.quadrature import HARMONICS, angular_spectrum, chebyshev_sum, gaussian_mean
 from theorysim.typing import Scalar, ScalarLike, as_floats
 
 LARGEST = 40.0  # variance that is tabulated
+P = ParamSpec("P")
 ANGLES, VARIANCES = 48, 80  # Chebyshev polynomials along the two
 
 
+def _checked(fn: Callable[P, Scalar]) -> Callable[P, Scalar]:
+    """Refuse numbers out of range while they are still numbers; then jit, for eager calls to be traced once."""
+    jitted = jax.jit(fn, static_argnames="activation")
+    signature = inspect.signature(fn)
+
+    @wraps(fn)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> Scalar:
+        given = signature.bind(*args, **kwargs).arguments
+        require_nonnegative(**{name: given[name] for name in ("q", "weight_var", "bias_var") if name in given})
+        require_correlation(**{name: given[name] for name in ("c",) if name in given})
+        return jitted(*args, **kwargs)
+
+    return checked
+
+
+@_checked
 def variance_map(activation: Activation, q: ScalarLike, weight_var: ScalarLike, bias_var: ScalarLike) -> Scalar:
     """V(q): the variance of the next layer's preactivations (arXiv:1606.05340, eq. 3).
 
@@ -35,7 +55,7 @@ def variance_map(activation: Activation, q: ScalarLike, weight_var: ScalarLike, 
     return weight_var * _mean_square(activation, activation.fn, q) + bias_var
 
 
-@partial(jax.jit, static_argnames="activation")
+@_checked
 def fixed_point(activation: Activation, weight_var: ScalarLike, bias_var: ScalarLike) -> Scalar:
     """q* = V(q*), the smallest variance that deep layers settle at; NaN where there is none up to 40.
 
@@ -64,6 +84,7 @@ def fixed_point(activation: Activation, weight_var: ScalarLike, bias_var: Scalar
     return jnp.where(found, jnp.maximum(root.value, 0.0), jnp.nan)
 
 
+@_checked
 def slope(activation: Activation, q: ScalarLike, weight_var: ScalarLike) -> Scalar:
     """Chi = weight_var E[phi'(sqrt(q) z)^2]: above 1 in the chaotic phase (arXiv:1606.05340, eq. 6).
 
@@ -73,7 +94,7 @@ def slope(activation: Activation, q: ScalarLike, weight_var: ScalarLike) -> Scal
     return weight_var * _mean_square(activation, activation.derivative, q)
 
 
-@partial(jax.jit, static_argnames="activation")
+@_checked
 def correlation_map(
     activation: Activation, c: ScalarLike, q: ScalarLike, weight_var: ScalarLike, bias_var: ScalarLike
 ) -> Scalar:
@@ -87,7 +108,7 @@ def correlation_map(
     return 1 - (1 - c) * weight_var * _at_angle(gap, angle(1 - c))
 
 
-@partial(jax.jit, static_argnames="activation")
+@_checked
 def fixed_correlation(activation: Activation, q: ScalarLike, weight_var: ScalarLike) -> Scalar:
     """c* = C(c*), the correlation that two inputs settle at: 1 in the ordered phase, below 1 in the chaotic.
 
@@ -115,7 +136,7 @@ def fixed_correlation(activation: Activation, q: ScalarLike, weight_var: ScalarL
     return jnp.where(q <= LARGEST, jnp.where(chaotic, found, 1.0), jnp.nan)
 
 
-@partial(jax.jit, static_argnames="activation")
+@_checked
 def correlation_length(activation: Activation, q: ScalarLike, c: ScalarLike, weight_var: ScalarLike) -> Scalar:
     """Xi = -1 / log C'(c*), in layers: how deep a difference of inputs is still seen (arXiv:1611.01232, eq. 9).
 
@@ -126,7 +147,7 @@ def correlation_length(activation: Activation, q: ScalarLike, c: ScalarLike, wei
     return _length(weight_var * _at_angle(slope, angle(jnp.clip(1 - c, 0.0, 2.0))))
 
 
-@partial(jax.jit, static_argnames="activation")
+@_checked
 def variance_length(activation: Activation, q: ScalarLike, weight_var: ScalarLike) -> Scalar:
     """-1 / log V'(q*), in layers: how fast a variance settles (arXiv:1611.01232, eq. 7).
 
@@ -136,17 +157,19 @@ def variance_length(activation: Activation, q: ScalarLike, weight_var: ScalarLik
     return _length(jax.grad(lambda q: variance_map(activation, q, weight_var, 0.0))(q))
 
 
+@_checked
 def gradient_length(activation: Activation, q: ScalarLike, weight_var: ScalarLike) -> Scalar:
     """1 / |log chi|, in layers: gradients vanish over it in order, and explode in chaos (arXiv:1611.01232)."""
     return 1 / jnp.abs(jnp.log(slope(activation, q, weight_var)))
 
 
+@_checked
 def trainable_depth(activation: Activation, q: ScalarLike, c: ScalarLike, weight_var: ScalarLike) -> Scalar:
     """6 xi: about the deepest network that trains, where signals reach (arXiv:1611.01232, section 5)."""
     return 6 * correlation_length(activation, q, c, weight_var)
 
 
-@partial(jax.jit, static_argnames="activation")
+@_checked
 def critical_weight_var(activation: Activation, bias_var: ScalarLike) -> Scalar:
     """The weight_var at which chi = 1 for a given bias_var > 0; NaN where there is none up to q* = 25.
 
