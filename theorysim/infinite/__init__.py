@@ -1,6 +1,8 @@
 """Infinitely wide networks: Gaussian processes, tangent kernels, phases, training dynamics."""
 
 from theorysim.infinite import abc as abc
+from theorysim.infinite import deep_kernel as deep_kernel
+from theorysim.infinite import depth as depth
 from theorysim.infinite import dynamics as dynamics
 from theorysim.infinite import mup as mup
 from theorysim.infinite import phase as phase

@@ -1,0 +1,212 @@
+"""Deep kernel machines: Bayesian networks of infinite width whose kernels still learn.
+
+As a network widens together with its number of outputs, the Gram matrix G_l of each layer's preactivations maximises
+
+    log P(Y | G_L) - sum_l nu_l KL(N(0, G_l) || N(0, K(G_{l-1}))),    P(Y | G_L): columns y_k ~ N(0, K(G_L) + noise_var)
+
+(Yang et al., arXiv:2108.13097), with K(G) = weight_var T(G) + bias_var, T the dual of the activation. The first layer
+reads the inputs themselves: K = weight_var X X^T / d + bias_var. As nu -> infinity, all layers stay at the NNGP of
+[`fully_connected`].
+
+With C C^T = K(G_{l-1}) and G_l = C A_l A_l^T C^T, a layer's KL is (|A_l|^2 - log det A_l A_l^T - n) / 2: the search is
+over lower triangular A_l with a positive diagonal, and starts at 1, the NNGP. At new inputs the likelihood asks for
+nothing, so that given the training inputs they follow the conditional of the prior: of all inputs together, the factors
+are A_l with 1 in place of the new rows.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optimistix as optx
+from jax.scipy.linalg import solve_triangular
+from jaxtyping import Array, Bool, Float, Int
+
+from theorysim.checks import require_finite, require_float64, require_nonnegative, require_positive
+from theorysim.infinite.activation import Activation, deficit_of
+from theorysim.infinite.covariance import Covariance, activate
+from theorysim.typing import Scalar, ScalarLike
+
+Factors = Float[Array, "layers n n"]
+
+
+class Objective(NamedTuple):
+    """`value` = `log_likelihood` - sum_l nu_l `divergence`[l], in nats."""
+
+    value: Scalar
+    log_likelihood: Scalar
+    divergence: Float[Array, " layers"]
+
+
+class DeepKernel(NamedTuple):
+    """A maximum: A_l, G_l, the objective, the largest entry of its gradient in A, and whether the search ended."""
+
+    factors: Factors
+    grams: Float[Array, "layers n n"]
+    objective: Objective
+    gradient: Scalar
+    converged: Bool[Array, ""]
+    steps: Int[Array, ""]
+
+
+class Prediction(NamedTuple):
+    """Mean of each output at m inputs, their common covariance (without noise), and the Gram matrices of all layers.
+
+    The Gram matrices are those of training inputs, then new ones.
+    """
+
+    mean: Float[Array, "m outputs"]
+    covariance: Float[Array, "m m"]
+    grams: Float[Array, "layers total total"]
+
+
+def fit(
+    activation: Activation,
+    x: Float[Array, "n d"],
+    targets: Float[Array, "n outputs"],
+    *,
+    depth: int,
+    nu: ScalarLike | Float[Array, " layers"],
+    noise_var: ScalarLike,
+    weight_var: ScalarLike = 1.0,
+    bias_var: ScalarLike = 0.0,
+    start: Factors | None = None,
+    steps: int = 2000,
+) -> DeepKernel:
+    """The Gram matrices that maximise the objective, by BFGS over their Cholesky factors.
+
+    `nu` is a layer's width over the network's, in the unit in which each column of the targets counts once. With the
+    identity as activation the maximum is the only one; otherwise it is the one reached from the NNGP, or from `start`.
+    `converged` says whether `steps` sufficed. One step costs O(depth n^3) and, squared, the depth n^2 unknowns.
+
+    **Raises:** `ValueError` for less than float64, values that are not finite, `noise_var` or `nu` <= 0, a negative
+    variance, and a depth below 1.
+    """
+    if depth < 1:
+        raise ValueError(f"depth={depth}: give at least one hidden layer")
+    require_float64("the search over Cholesky factors", x=x, targets=targets)
+    require_finite(x=x, targets=targets)
+    require_positive(nu=nu, noise_var=noise_var, weight_var=weight_var)
+    require_nonnegative(bias_var=bias_var)
+    start = jnp.tile(jnp.eye(len(x), dtype=x.dtype)[None], (depth, 1, 1)) if start is None else start
+    nu = jnp.broadcast_to(jnp.asarray(nu, x.dtype), (depth,))
+    return _fit(activation, x, targets, nu, noise_var, weight_var, bias_var, start, steps)
+
+
+@partial(jax.jit, static_argnums=(0, 8))
+def _fit(activation, x, targets, nu, noise_var, weight_var, bias_var, start, steps) -> DeepKernel:
+    n = len(x)
+    below = np.tril_indices(n, -1)
+    # Near the prior the objective's curvature is nu, and 2 nu on the diagonal: the unknowns have their own units.
+    unit = jnp.sqrt(nu)[:, None]
+
+    def factors_of(unknowns):
+        logs, entries = unknowns
+        factors = jax.vmap(jnp.diag)(jnp.exp(logs / (np.sqrt(2) * unit)))
+        return factors.at[:, *below].set(entries / unit)
+
+    def at(factors):
+        return objective(
+            activation, x, targets, factors, nu=nu, noise_var=noise_var, weight_var=weight_var, bias_var=bias_var
+        )
+
+    def loss(unknowns, _):
+        return -at(factors_of(unknowns)).value
+
+    diagonal = jnp.diagonal(start, axis1=1, axis2=2)
+    unknowns = (np.sqrt(2) * unit * jnp.log(diagonal), unit * start[:, *below])
+    solver = optx.BFGS(rtol=1e-11, atol=1e-11)
+    found = optx.minimise(loss, solver, unknowns, max_steps=steps, throw=False)
+    factors = factors_of(found.value)
+    gradient, best = jax.grad(lambda factors: (at(factors).value, at(factors)), has_aux=True)(factors)
+    return DeepKernel(
+        factors,
+        grams(activation, x, factors, weight_var=weight_var, bias_var=bias_var),
+        best,
+        jnp.abs(jnp.tril(gradient)).max(),
+        found.result == optx.RESULTS.successful,
+        found.stats["num_steps"],
+    )
+
+
+def objective(
+    activation: Activation,
+    x: Float[Array, "n d"],
+    targets: Float[Array, "n outputs"],
+    factors: Factors,
+    *,
+    nu: ScalarLike | Float[Array, " layers"],
+    noise_var: ScalarLike,
+    weight_var: ScalarLike = 1.0,
+    bias_var: ScalarLike = 0.0,
+) -> Objective:
+    """The objective at factors A_l, lower triangular with a positive diagonal; at A = 1, the evidence of the NNGP."""
+    kernel, _ = _propagate(activation, x, factors, weight_var, bias_var)
+    root = jnp.linalg.cholesky(kernel + noise_var * jnp.eye(len(x), dtype=x.dtype))
+    white = solve_triangular(root, targets, lower=True)
+    logdet = 2 * jnp.log(jnp.diagonal(root)).sum()
+    log_likelihood = -(jnp.square(white).sum() + targets.shape[1] * (logdet + len(x) * np.log(2 * np.pi))) / 2
+    diagonal = jnp.diagonal(factors, axis1=1, axis2=2)
+    divergence = (jnp.square(factors).sum((1, 2)) - len(x)) / 2 - jnp.log(diagonal).sum(1)
+    return Objective(log_likelihood - (nu * divergence).sum(), log_likelihood, divergence)
+
+
+def grams(
+    activation: Activation,
+    x: Float[Array, "n d"],
+    factors: Factors,
+    *,
+    weight_var: ScalarLike = 1.0,
+    bias_var: ScalarLike = 0.0,
+) -> Float[Array, "layers n n"]:
+    """G_1, ..., G_L of the factors: G_l = C A_l A_l^T C^T with C C^T = K(G_{l-1})."""
+    return _propagate(activation, x, factors, weight_var, bias_var)[1]
+
+
+def _propagate(activation, x, factors, weight_var, bias_var) -> tuple[Array, Float[Array, "layers n n"]]:
+    """K(G_L), and all G_l."""
+
+    def layer(prior, factor):
+        # The prior of more inputs than dimensions is singular: a jitter of 1e-10 of its mean diagonal.
+        jitter = 1e-10 * jnp.trace(prior) / len(x) * jnp.eye(len(x), dtype=x.dtype)
+        root = jnp.linalg.cholesky(prior + jitter) @ factor
+        gram = root @ root.T
+        return _prior(activation, gram, weight_var, bias_var), gram
+
+    return jax.lax.scan(layer, weight_var * x @ x.T / x.shape[1] + bias_var, factors)
+
+
+def _prior(activation: Activation, gram: Float[Array, "n n"], weight_var: ScalarLike, bias_var: ScalarLike) -> Array:
+    """K(G)."""
+    variance = jnp.diagonal(gram)
+    deficit = deficit_of(variance[:, None], variance[None, :], gram)
+    deficit = deficit * (1 - jnp.eye(len(gram), dtype=gram.dtype))
+    std = jnp.sqrt(variance)
+    return weight_var * activate(activation, Covariance(std, std, deficit), normalised=False).features.matrix + bias_var
+
+
+@partial(jax.jit, static_argnums=0)
+def predict(
+    activation: Activation,
+    train: Float[Array, "n d"],
+    targets: Float[Array, "n outputs"],
+    factors: Factors,
+    x: Float[Array, "m d"],
+    *,
+    noise_var: ScalarLike,
+    weight_var: ScalarLike = 1.0,
+    bias_var: ScalarLike = 0.0,
+) -> Prediction:
+    """The outputs at new inputs, from the factors that [`fit`] found at the training inputs.
+
+    Exact: the KL of the joint Gram matrices is that of the training block and of the conditional; the latter is zero at
+    G_*l = K_*l K_l^-1 G_l and so on, which the joint Cholesky factor with A_l and 1 on its diagonal is.
+    """
+    n, total = len(train), len(train) + len(x)
+    joint = jnp.tile(jnp.eye(total, dtype=x.dtype)[None], (len(factors), 1, 1)).at[:, :n, :n].set(factors)
+    kernel, layers = _propagate(activation, jnp.concatenate([train, x]), joint, weight_var, bias_var)
+    root = jnp.linalg.cholesky(kernel[:n, :n] + noise_var * jnp.eye(n, dtype=x.dtype))
+    white, cross = (solve_triangular(root, a, lower=True) for a in (targets, kernel[:n, n:]))
+    return Prediction(cross.T @ white, kernel[n:, n:] - cross.T @ cross, layers)
