@@ -150,7 +150,7 @@ def objective(
     log_likelihood = -(jnp.square(white).sum() + targets.shape[1] * (logdet + len(x) * np.log(2 * np.pi))) / 2
     diagonal = jnp.diagonal(factors, axis1=1, axis2=2)
     divergence = (jnp.square(factors).sum((1, 2)) - len(x)) / 2 - jnp.log(diagonal).sum(1)
-    return Objective(log_likelihood - (nu * divergence).sum(), log_likelihood, divergence)
+    return Objective(log_likelihood - (jnp.asarray(nu) * divergence).sum(), log_likelihood, divergence)
 
 
 def grams(

@@ -1,0 +1,253 @@
+"""What does a network of infinite width and depth predict? A majority vote, the label of the nearest neighbour, or a
+vote whose weights fall with a power of the distance; only the last can be as good as any rule, at one power.
+"""
+
+# %% [markdown]
+# # Infinitely deep classifiers
+#
+# As depth grows, the kernels of a wide network settle into one of three rules, which the activation's Hermite
+# coefficients $a_0, a_1$ decide. Where $a_0 = 0 \ne a_1$, the limit is the sign of $\sum_i \kappa(x, x_i)\, y_i$ with a
+# kernel that is singular at $x_i$, $\kappa \sim |x - x_i|^{-\alpha}$, $\alpha = -4 \log a_1 / \log B$. It solves
+# $\kappa(\psi(z)) = a_1^2 \kappa(z)$, where $\psi$ is what a layer makes of a cosine $z$. With $\alpha$ equal to the
+# dimension of the data the rule is consistent: its error tends to the least possible. Here the data lie on a sphere of
+# two dimensions, in the octant of positive coordinates, and labels are random: $P(y = 1 \mid x) = \eta(x)$.
+
+# %%
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+
+import theorysim as ts
+
+TITLE = "Infinitely deep classifiers"
+SOURCES = ("arXiv:2204.14126",)
+
+
+class Preset(NamedTuple):
+    """Sizes of the training sets, test inputs, and data sets of each size."""
+
+    sizes: tuple[int, ...]
+    tests: int
+    repeats: int
+
+
+PRESETS = {
+    "smoke": Preset((16, 64, 256), tests=64, repeats=24),
+    "laptop": Preset((16, 64, 256, 1024), tests=64, repeats=48),
+    "paper": Preset((16, 64, 256, 1024, 4096, 16384), tests=2048, repeats=256),
+}
+ALPHAS = (0.5, 1.0, 2.0, 4.0, 8.0)
+DIMENSION = 2
+ACTIVATIONS = {"$\\alpha = 2$": ts.infinite.depth.activation_of(2), "erf": ts.infinite.erf, "sin": ts.infinite.sin}
+DEPTHS = (10, 100, 1000)
+DISTANCES = np.geomspace(0.02, 1.3, 61)
+
+
+def eta(x):
+    """P(y = 1 | x): 0.35 on average over the octant, from 0.05 to 0.95 across a curved front."""
+    return 0.05 + 0.9 * jax.nn.sigmoid(12 * (x[:, 0] - x[:, 1] * x[:, 2] - 0.5))
+
+
+def sphere(key, count):
+    """Uniform on the octant."""
+    x = jnp.abs(jax.random.normal(key, (count, DIMENSION + 1)))
+    return x / jnp.linalg.norm(x, axis=1, keepdims=True)
+
+
+# %% [markdown]
+# ## The limit, deep kernels, and classifiers on random data
+#
+# Error rates are exact for each data set's test inputs, since $\eta$ is known: no test label is drawn.
+
+
+# %%
+def simulate(preset):
+    depth = ts.infinite.depth
+
+    def theory(distance):
+        deficit = distance**2 / 2
+        return {"kernel": jnp.stack([depth.koenigs(a, deficit) for a in ACTIVATIONS.values()])}
+
+    def deep(distance):
+        deficit = distance**2 / 2
+        ntk = [[depth.deep(a, deficit, depth=layers).ntk for a in ACTIVATIONS.values()] for layers in DEPTHS]
+        return {"ntk": jnp.array(ntk)}
+
+    def bayes(batch, key):  # noqa: ARG001 (the batch is the key)
+        p = eta(sphere(key, 2**15))
+        return {
+            "bayes": jnp.minimum(p, 1 - p).mean(),
+            "nearest": (2 * p * (1 - p)).mean(),
+            "majority": p.mean(),
+        }
+
+    def classifiers(data_set, key):  # noqa: ARG001 (the data set is the key)
+        """Of one stream of inputs, the first of which are the smaller training sets."""
+        train, labels, test = jax.random.split(key, 3)
+        x, new = sphere(train, preset.sizes[-1]), sphere(test, preset.tests)
+        p, q = eta(x), eta(new)
+        y = jnp.where(jax.random.uniform(labels, p.shape) < p, 1.0, -1.0)
+        kernels = [depth.kernel(depth.activation_of(alpha), new, x) for alpha in ALPHAS]
+
+        def error(rule):
+            return jnp.array([jnp.where(rule(size) > 0, 1 - q, q).mean() for size in preset.sizes])
+
+        def singular(kernel):
+            return error(lambda size: depth.classify(kernel[:, :size], y[:size]))
+
+        return {
+            "singular": jnp.stack([singular(kernel) for kernel in kernels]),
+            "nearest": error(lambda size: depth.nearest_neighbour(kernels[-1][:, :size], y[:size])),
+            "majority": error(lambda size: depth.majority_vote(y[:size])),
+            "bayes": jnp.minimum(q, 1 - q).mean(),
+        }
+
+    named = {"coords": {"activation": list(ACTIVATIONS)}}
+    return xr.DataTree.from_dict(
+        {
+            "theory": ts.sweep(theory, ts.Grid(distance=DISTANCES), dims={"kernel": ["activation"]}, **named),
+            "rates": ts.sweep(bayes, ts.Grid(batch=np.arange(16)), key=jax.random.key(0)).rename(batch="repeat"),
+            "deep": ts.sweep(
+                deep,
+                ts.Grid(distance=DISTANCES[::6]),
+                dims={"ntk": ["layers", "activation"]},
+                coords={"activation": list(ACTIVATIONS), "layers": np.array(DEPTHS)},
+            ),
+            "simulation": ts.sweep(
+                classifiers,
+                ts.Grid(data_set=np.arange(preset.repeats)),
+                key=jax.random.key(1),
+                dims={"singular": ["alpha", "size"], "nearest": ["size"], "majority": ["size"]},
+                coords={"alpha": np.array(ALPHAS), "size": np.array(preset.sizes)},
+                lanes=8,
+            ).rename(data_set="repeat"),
+        }
+    )
+
+
+# %% [markdown]
+# ## What must agree
+
+
+# %%
+def claims(data):
+    lines, deep = data["theory"]["kernel"], data["deep"]["ntk"]
+    for name, activation in ACTIVATIONS.items():
+        near = lines.sel(activation=name).isel(distance=slice(0, 2))
+        limit = ts.infinite.depth.limit(activation)
+        yield ts.study.Claim(
+            f"{name}: exponent of the kernel at the least distance",
+            predicted=limit.alpha,
+            measured=float(-np.diff(np.log(near.values))[0] / np.diff(np.log(near["distance"].values))[0]),
+            tolerance=limit.alpha * float(near["distance"][-1]),
+            why="the power law is that of small distances, up to a relative order of the distance",
+        )
+        far = deep.sel(activation=name).isel(distance=-1)
+        here = float(lines.sel(activation=name).isel(distance=-1))
+        first, second = (float(far.sel(layers=layers)) * (layers + 1) for layers in DEPTHS[1:])
+        yield ts.study.Claim(
+            f"{name}: growth of the tangent kernel from layer {DEPTHS[1]} to {DEPTHS[2]}, a layer",
+            predicted=here,
+            measured=(second - first) / (DEPTHS[2] - DEPTHS[1]),
+            tolerance=here * max(limit.slope ** (2 * DEPTHS[1]) * DEPTHS[2], 1e-9),
+            why="corrections fall like a_1^(2 depth), to rounding",
+        )
+    errors, rates = data["simulation"], data["rates"]
+    for rule in ("nearest", "majority"):
+        mean, error = ts.study.mean_and_error(errors[rule].isel(size=-1))
+        limit, limit_error = ts.study.mean_and_error(rates[rule])
+        size = int(errors["size"][-1])
+        yield ts.study.Claim(
+            f"error of the {rule} rule, {size} inputs",
+            predicted=float(limit),
+            measured=float(mean),
+            tolerance=3 * float(np.hypot(error, limit_error)) + (1 / size if rule == "nearest" else 0),
+            why="three standard errors over data sets, and for neighbours at a squared distance of 1 / size",
+        )
+    excess = errors["singular"].sel(alpha=float(DIMENSION)) - errors["bayes"]
+    fall = excess.isel(size=0) - excess.isel(size=-1)
+    yield ts.study.Claim(
+        "alpha = dimension: is the excess over the least error smaller with more data?",
+        predicted=1,
+        measured=float(fall.mean() > 3 * fall.std(ddof=1) / np.sqrt(fall.size)),
+        tolerance=0,
+        why="by three standard errors over data sets",
+    )
+    gain = (errors["nearest"] - errors["singular"].sel(alpha=float(DIMENSION))).isel(size=-1)
+    yield ts.study.Claim(
+        "alpha = dimension: is the error below that of the nearest neighbour?",
+        predicted=1,
+        measured=float(gain.mean() > 3 * gain.std(ddof=1) / np.sqrt(gain.size)),
+        tolerance=0,
+        why="by three standard errors over data sets",
+    )
+
+
+# %% [markdown]
+# ## The kernel, and error rates
+
+
+# %%
+def draw(data):
+    figure, axes = plt.subplots(1, 3, figsize=ts.study.page(1, 3, 0.9))
+    kernel_panel(axes[0], data)
+    size_panel(axes[1], data)
+    alpha_panel(axes[2], data)
+    return {"infinite_depth": figure}
+
+
+def kernel_panel(panel, data):
+    lines, deep = data["theory"]["kernel"], data["deep"]["ntk"]
+    for color, (name, activation) in zip(ts.study.PALETTE, ACTIVATIONS.items(), strict=False):
+        alpha = ts.infinite.depth.limit(activation).alpha
+        label = name if "alpha" in name else rf"{name}, $\alpha = {alpha:.2f}$"
+        panel.plot(lines["distance"], lines.sel(activation=name), color=color, label=label)
+    name = next(iter(ACTIVATIONS))
+    for marker, layers in zip("v^o", DEPTHS, strict=True):
+        points = deep.sel(activation=name, layers=layers)
+        style = {"marker": marker, "color": ts.study.PALETTE[0], "markerfacecolor": "white", "linestyle": "none"}
+        panel.plot(points["distance"], points, label=f"{layers} layers", **style)
+    panel.set(title="(a) limiting kernel", xlabel="distance $|x - x'|$", ylabel=r"$\kappa$", xscale="log", yscale="log")
+    panel.set_ylim(0.05, 3e4)
+    panel.legend()
+
+
+def size_panel(panel, data):
+    errors, rates = data["simulation"], data["rates"]
+    shown = {
+        "majority": ("majority vote", errors["majority"], rates["majority"]),
+        "nearest": ("nearest neighbour", errors["nearest"], rates["nearest"]),
+        "singular": (r"kernel, $\alpha = 2$", errors["singular"].sel(alpha=float(DIMENSION)), rates["bayes"]),
+    }
+    for color, marker, (label, points, line) in zip(ts.study.PALETTE, "so^", shown.values(), strict=False):
+        panel.axhline(100 * float(line.mean()), color=color, linestyle="--")
+        mean, error = ts.study.mean_and_error(100 * points)
+        panel.errorbar(mean["size"], mean, error, fmt=marker, color=color, label=label)
+    panel.set(title="(b) dashed: limits", xlabel="training inputs $n$", ylabel="error (%)", xscale="log")
+    panel.set_ylim(0, None)
+    panel.legend()
+
+
+def alpha_panel(panel, data):
+    errors, rates = data["simulation"], data["rates"]
+    panel.axhline(100 * float(rates["bayes"].mean()), color="black", linestyle=":", label="least error")
+    panel.axvline(DIMENSION, color="0.7", linewidth=0.7)
+    for color, size in zip(ts.study.PALETTE, errors["size"].values[::-1][:3], strict=False):
+        mean, error = ts.study.mean_and_error(100 * errors["singular"].sel(size=size))
+        panel.errorbar(mean["alpha"], mean, error, fmt="o-", color=color, linewidth=0.7, label=f"$n = {size}$")
+    panel.set(title="(c) singular kernels", xlabel=r"exponent $\alpha$", ylabel="error (%)", xscale="log")
+    panel.set_xticks(ALPHAS, [f"{alpha:g}" for alpha in ALPHAS])
+    panel.minorticks_off()
+    panel.legend()
+
+
+# %%
+if __name__ == "__main__":
+    jax.config.update("jax_enable_x64", True)
+    plt.rcParams.update(ts.study.style())
+    data = simulate(PRESETS["smoke"])
+    draw(data)
