@@ -193,26 +193,35 @@ def claims(data):
 
 # %%
 def draw(data):
-    figure, axes = plt.subplots(1, 3, figsize=ts.study.page(1, 3, 0.9))
-    kernel_panel(axes[0], data)
-    size_panel(axes[1], data)
-    alpha_panel(axes[2], data)
+    figure, axes = plt.subplots(2, 2, figsize=ts.study.page(2, 2, 0.72))
+    kernel_panel(axes[0, 0], data)
+    depth_panel(axes[0, 1], data)
+    size_panel(axes[1, 0], data)
+    alpha_panel(axes[1, 1], data)
     return {"infinite_depth": figure}
 
 
 def kernel_panel(panel, data):
-    lines, deep = data["theory"]["kernel"], data["deep"]["ntk"]
+    lines = data["theory"]["kernel"]
     for color, (name, activation) in zip(ts.study.PALETTE, ACTIVATIONS.items(), strict=False):
         alpha = ts.infinite.depth.limit(activation).alpha
         label = name if "alpha" in name else rf"{name}, $\alpha = {alpha:.2f}$"
         panel.plot(lines["distance"], lines.sel(activation=name), color=color, label=label)
+    panel.set(title="(a) limiting kernels", xlabel="distance $|x - x'|$", ylabel=r"$\kappa$")
+    panel.set(xscale="log", yscale="log")
+    panel.legend()
+
+
+def depth_panel(panel, data):
+    """Deep kernels of the first activation, over their limit."""
     name = next(iter(ACTIVATIONS))
-    for marker, layers in zip("v^o", DEPTHS, strict=True):
-        points = deep.sel(activation=name, layers=layers)
-        style = {"marker": marker, "color": ts.study.PALETTE[0], "markerfacecolor": "white", "linestyle": "none"}
-        panel.plot(points["distance"], points, label=f"{layers} layers", **style)
-    panel.set(title="(a) limiting kernel", xlabel="distance $|x - x'|$", ylabel=r"$\kappa$", xscale="log", yscale="log")
-    panel.set_ylim(0.05, 3e4)
+    lines, deep = data["theory"]["kernel"].sel(activation=name), data["deep"]["ntk"].sel(activation=name)
+    panel.axhline(1, color="black", label="limit")
+    for color, marker, layers in zip(ts.study.PALETTE, "v^o", DEPTHS, strict=False):
+        ratio = deep.sel(layers=layers) / lines
+        panel.plot(ratio["distance"], ratio, color=color, marker=marker, linestyle="none", label=f"{layers} layers")
+    panel.set(title=f"(b) deep tangent kernels, {name}", xlabel="distance $|x - x'|$", ylabel=r"kernel / $\kappa$")
+    panel.set(xscale="log", yscale="log", ylim=(0.5, 1e3))
     panel.legend()
 
 
@@ -227,9 +236,12 @@ def size_panel(panel, data):
         panel.axhline(100 * float(line.mean()), color=color, linestyle="--")
         mean, error = ts.study.mean_and_error(100 * points)
         panel.errorbar(mean["size"], mean, error, fmt=marker, color=color, label=label)
-    panel.set(title="(b) dashed: limits", xlabel="training inputs $n$", ylabel="error (%)", xscale="log")
-    panel.set_ylim(0, None)
-    panel.legend()
+    panel.set(title="(c) three rules; dashed: limits", xlabel="training inputs $n$", ylabel="error (%)", xscale="log")
+    sizes = errors["size"].values
+    panel.set_xticks(sizes, [f"{size}" for size in sizes])
+    panel.minorticks_off()
+    panel.set_ylim(8, 56)
+    panel.legend(loc="upper right")
 
 
 def alpha_panel(panel, data):
@@ -239,7 +251,7 @@ def alpha_panel(panel, data):
     for color, size in zip(ts.study.PALETTE, errors["size"].values[::-1][:3], strict=False):
         mean, error = ts.study.mean_and_error(100 * errors["singular"].sel(size=size))
         panel.errorbar(mean["alpha"], mean, error, fmt="o-", color=color, linewidth=0.7, label=f"$n = {size}$")
-    panel.set(title="(c) singular kernels", xlabel=r"exponent $\alpha$", ylabel="error (%)", xscale="log")
+    panel.set(title="(d) singular kernels", xlabel=r"exponent $\alpha$", ylabel="error (%)", xscale="log")
     panel.set_xticks(ALPHAS, [f"{alpha:g}" for alpha in ALPHAS])
     panel.minorticks_off()
     panel.legend()
