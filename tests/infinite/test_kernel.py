@@ -181,7 +181,7 @@ def test_a_kernel_is_symmetric_positive_and_traced_in_its_variances():
 
 
 @pytest.mark.parametrize(
-    ("activation", "normalised", "depth"), [(relu, False, 2), (erf, False, 2), (tanh, False, 1), (tanh, True, 1)]
+    ("activation", "normalised", "depth"), [(relu, False, 2), (erf, False, 1), (tanh, True, 1)]
 )
 def test_gradients_are_finite_on_the_diagonal_and_right(activation, normalised, depth):
     """With respect to every hyperparameter, duplicates and a bias of variance 0 included, against differences."""
@@ -257,13 +257,13 @@ def test_bad_input_is_refused(change, message):
         fully_connected(relu, **{"x1": X1, "depth": 3, **change})
 
 
-IMAGES = jax.random.normal(jax.random.key(3), (7, 6, 6, 2))
+IMAGES = jax.random.normal(jax.random.key(3), (7, 4, 4, 2))
 CONVOLUTION = [stax.Conv(1, (3, 3), padding="SAME"), stax.Relu(), stax.AvgPool((2, 2), (2, 2))]
 ATTENTION = [stax.GlobalSelfAttention(1, 1, 1, 1, linear_scaling=True)]
 
 
 @pytest.mark.filterwarnings("ignore:Linear scaling attention used")
-@pytest.mark.parametrize("layers", [CONVOLUTION, [*CONVOLUTION, *ATTENTION]], ids=["convolution", "attention"])
+@pytest.mark.parametrize("layers", [CONVOLUTION, [*CONVOLUTION[:2], *ATTENTION]], ids=["convolution", "attention"])
 def test_architectures_have_the_same_kernels_and_predictors(layers):
     """Trained to the end: the mean and covariance of neural-tangents, from our kernels by our predictors."""
     kernel_fn = stax.serial(*layers, stax.Flatten(), stax.Dense(1, 1.0, 0.1))[2]

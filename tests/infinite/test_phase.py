@@ -144,7 +144,7 @@ def test_whole_numbers_are_numbers():
 
 def test_lengths_are_the_rates_of_the_maps():
     """Distances to the fixed point shrink by exp(-1 / length) a layer; gradients by chi."""
-    for activation, weight_var, bias_var in ((tanh, 3.0, 0.2), (tanh, 1.2, 0.1), (gelu, 1.5, 0.3), (relu, 1.6, 0.2)):
+    for activation, weight_var, bias_var in ((tanh, 3.0, 0.2), (tanh, 1.2, 0.1), (gelu, 1.5, 0.3)):
         q = phase.fixed_point(activation, weight_var, bias_var)
         c = phase.fixed_correlation(activation, q, weight_var)
         layer = phase.variance_map(activation, 1.0001 * q, weight_var, bias_var)
