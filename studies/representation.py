@@ -214,8 +214,10 @@ def loss_panel(panel, data):
 
 def gamma0_panel(panel, theory, networks, lazy):
     panel.axhline(float(lazy["alignment"][0]), color="black", linestyle="--", label="Gaussian process")
-    mean, _ = ts.study.mean_and_error(theory["alignment"])
+    mean, error = ts.study.mean_and_error(theory["alignment"])
     panel.plot(mean["gamma0"], mean, color=ts.study.PALETTE[0], label="mean field")
+    band = {"color": ts.study.PALETTE[0], "alpha": 0.2, "linewidth": 0}
+    panel.fill_between(mean["gamma0"], mean - 2 * error, mean + 2 * error, **band)
     mean, error = ts.study.mean_and_error(networks["alignment"])
     panel.errorbar(mean["gamma0"], mean, error, fmt="o", color=ts.study.PALETTE[1], label="networks")
     panel.set(title="(e) gradient descent", xlabel=r"$\gamma_0$", ylabel="alignment with targets")

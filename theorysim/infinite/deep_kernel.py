@@ -181,10 +181,14 @@ def _propagate(activation, x, factors, weight_var, bias_var) -> tuple[Array, Flo
 def _prior(activation: Activation, gram: Float[Array, "n n"], weight_var: ScalarLike, bias_var: ScalarLike) -> Array:
     """K(G)."""
     variance = jnp.diagonal(gram)
-    deficit = deficit_of(variance[:, None], variance[None, :], gram)
-    deficit = deficit * (1 - jnp.eye(len(gram), dtype=gram.dtype))
-    std = jnp.sqrt(variance)
-    return weight_var * activate(activation, Covariance(std, std, deficit), normalised=False).features.matrix + bias_var
+    if activation.closed_dual is not None:
+        dual = activation.dual(variance[:, None], variance[None, :], gram)
+    else:
+        deficit = deficit_of(variance[:, None], variance[None, :], gram)
+        deficit = deficit * (1 - jnp.eye(len(gram), dtype=gram.dtype))
+        std = jnp.sqrt(variance)
+        dual = activate(activation, Covariance(std, std, deficit), normalised=False).features.matrix
+    return weight_var * dual + bias_var
 
 
 @partial(jax.jit, static_argnums=0)
