@@ -180,9 +180,7 @@ def test_a_kernel_is_symmetric_positive_and_traced_in_its_variances():
         assert (jnp.linalg.eigvalsh(kernel) > 0).all()
 
 
-@pytest.mark.parametrize(
-    ("activation", "normalised", "depth"), [(relu, False, 2), (erf, False, 1), (tanh, True, 1)]
-)
+@pytest.mark.parametrize(("activation", "normalised", "depth"), [(relu, False, 2), (erf, False, 1), (tanh, True, 1)])
 def test_gradients_are_finite_on_the_diagonal_and_right(activation, normalised, depth):
     """With respect to every hyperparameter, duplicates and a bias of variance 0 included, against differences."""
     x = (ON_SPHERE if normalised else X1)[jnp.array([0, 1, 1])]
@@ -289,7 +287,7 @@ def correlation(covariance):
 
 
 def test_a_network_that_does_not_end_in_a_row_is_refused():
-    with pytest.raises(ValueError, match=r"kernel has shape \(7, 7, 6, 6, 6, 6\): end it in Flatten or GlobalAvgPool"):
+    with pytest.raises(ValueError, match=r"kernel has shape \(7, 7, 4, 4, 4, 4\): end it in Flatten or GlobalAvgPool"):
         neural_tangents.kernels(stax.serial(*CONVOLUTION[:2])[2], IMAGES)
 
 
