@@ -1,5 +1,6 @@
 """One look for every figure, and bytes that are the same on every run."""
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,8 @@ def page(rows: int = 1, columns: int = 2, height_to_width: float = 0.8) -> tuple
 
 def save(figure: "Figure", path: Path) -> None:
     """Write `path`.png and `path`.pdf, without dates or versions."""
+    # matplotlib's own mathematical fonts have a date that fontTools warns of.
+    logging.getLogger("fontTools").setLevel(logging.ERROR)
     figure.savefig(path.with_name(f"{path.name}.png"), metadata={"Software": None})
     figure.savefig(
         path.with_name(f"{path.name}.pdf"), metadata={"CreationDate": None, "Creator": None, "Producer": None}
