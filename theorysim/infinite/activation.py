@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +17,16 @@ from jax.scipy import special
 from jaxtyping import Array, Float
 
 from theorysim.checks import is_traced, require_nonnegative
-from theorysim.quadrature import NODES, WEIGHTS, angular_spectrum, chebyshev_sum, derivative, kinked_mean
-from theorysim.typing import as_floats
+from theorysim.quadrature import (
+    HARMONICS,
+    NODES,
+    WEIGHTS,
+    angular_spectrum,
+    chebyshev_sum,
+    derivative,
+    kinked_mean,
+)
+from theorysim.typing import Scalar, as_floats
 
 Covariance = Float[Array, "..."]
 Dual = Callable[[Covariance, Covariance, Covariance], Covariance]
@@ -86,6 +95,17 @@ class Activation:
         closed = self.closed_dual_derivative
         return closed(q1, q2, k) if closed else self._mean(self.derivative, q1, q2, k)
 
+    def over_angles(self, q: Scalar, angles: Float[np.ndarray, " angles"]) -> "OverAngles":
+        """The duals at one variance, over angles > 0 that are known beforehand: what tables are made of."""
+        if self.closed_dual is not None or self.kinks:
+            k = q * jnp.asarray(np.cos(angles), q.dtype)
+            mean_square = self.dual(q, q, q)
+            return OverAngles(mean_square, mean_square - self.dual(q, q, k), self.dual_derivative(q, q, k))
+        power, slope_power = (jnp.square(angular_spectrum(fn, q)).sum(0) for fn in (self.fn, self.derivative))
+        waves = np.outer(angles, np.arange(HARMONICS + 1))
+        lost = jnp.asarray(2 * np.sin(waves / 2) ** 2, q.dtype) @ power
+        return OverAngles(power.sum(), lost, jnp.asarray(np.cos(waves), q.dtype) @ slope_power)
+
     @partial(jax.jit, static_argnums=(0, 1))
     def _mean(self, fn: Callable[[Array], Array], q1: Covariance, q2: Covariance, k: Covariance) -> Covariance:
         q1, q2, k = as_floats(q1, q2, k)
@@ -101,6 +121,14 @@ class Activation:
         pairs = jnp.broadcast_arrays(q1, q2)
         flat = jax.lax.map(coefficients, tuple(q.ravel() for q in pairs), batch_size=16)
         return chebyshev_sum(flat.T.reshape(-1, *pairs[0].shape), 1 - deficit_of(q1, q2, k))
+
+
+class OverAngles(NamedTuple):
+    """E phi^2, T(q, q, q) - T(q, q, q cos(angle)) with all its digits where phi is analytic, and T'."""
+
+    mean_square: Scalar
+    lost: Float[Array, " angles"]
+    slope: Float[Array, " angles"]
 
 
 def _check(q1: Covariance, q2: Covariance, k: Covariance) -> None:

@@ -15,14 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from theorysim.infinite.activation import Activation, angle, sine
-from theorysim.quadrature import (
-    HARMONICS,
-    angular_spectrum,
-    derivative,
-    gaussian_mean,
-    hermite_coefficients,
-    kinked_mean,
-)
+from theorysim.quadrature import derivative, gaussian_mean, hermite_coefficients
 from theorysim.typing import ScalarLike
 
 HERMITE_DEGREE = 384
@@ -141,26 +134,8 @@ def _tabulated(activation: Activation, covariance: Covariance) -> Activated:
     variance = covariance.std1[0] ** 2
     nodes, inverse = _table(4 if variance.dtype == np.float64 else 3)
     angles = np.pi / 2 * (1 + nodes)
-    if activation.kinks:
-
-        def mean(fn):
-            def at(a):
-                return kinked_mean(fn, fn, activation.kinks, variance, variance, a)
-
-            return jax.lax.map(at, jnp.asarray(angles, variance.dtype))
-
-        mean_square = gaussian_mean(lambda x: activation.fn(x) ** 2, variance, activation.kinks)
-        lost, slope = 1 - mean(activation.fn) / mean_square, mean(activation.derivative)
-    else:
-        power, slope_power = (
-            jnp.square(angular_spectrum(fn, variance)).sum(0) for fn in (activation.fn, activation.derivative)
-        )
-        mean_square = power.sum()
-        waves = np.outer(angles, np.arange(HARMONICS + 1))
-        lost = jnp.asarray(2 * np.sin(waves / 2) ** 2, power.dtype) @ power / mean_square
-        slope = jnp.asarray(np.cos(waves), power.dtype) @ slope_power
-    ratio = lost / jnp.asarray(2 * np.sin(angles / 2) ** 2, lost.dtype)
-
+    mean_square, lost, slope = activation.over_angles(variance, angles)
+    ratio = lost / (mean_square * jnp.asarray(2 * np.sin(angles / 2) ** 2, lost.dtype))
     x = 2 / np.pi * covariance.angle - 1
     inverse = jnp.asarray(inverse, x.dtype)
     ratio, slope = _interpolate(inverse @ ratio, x), _interpolate(inverse @ slope, x)

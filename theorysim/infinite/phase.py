@@ -23,7 +23,7 @@ from jaxtyping import Array, Float
 
 from theorysim.checks import require_correlation, require_nonnegative
 from theorysim.infinite.activation import Activation, angle
-from theorysim.quadrature import HARMONICS, angular_spectrum, chebyshev_sum, gaussian_mean
+from theorysim.quadrature import chebyshev_sum, gaussian_mean
 from theorysim.typing import Scalar, ScalarLike, as_floats
 
 LARGEST = 40.0  # variance that is tabulated
@@ -100,12 +100,12 @@ def correlation_map(
 ) -> Scalar:
     """C(c): the correlation in the next layer, where the variance has settled at q > 0 (arXiv:1606.05340).
 
-    From the table of [`fixed_correlation`]: 1 - C(c) = (1 - c) weight_var gap(c), and so C(1) = 1 whatever `bias_var`,
-    which the fixed point q contains.
+    V(q) / q - (1 - c) weight_var gap(c), with the gap from the table of [`fixed_correlation`].
     """
-    c, q, weight_var, _ = as_floats(c, q, weight_var, bias_var)
+    c, q, weight_var, bias_var = as_floats(c, q, weight_var, bias_var)
     gap = _in_angle(_table(activation, q.dtype).gap, q)
-    return 1 - (1 - c) * weight_var * _at_angle(gap, angle(1 - c))
+    same = (weight_var * _at(_mean_squares(activation, q.dtype), q) + bias_var) / q
+    return same - (1 - c) * weight_var * _at_angle(gap, angle(1 - c))
 
 
 @_checked
@@ -229,16 +229,8 @@ def _table(activation: Activation, dtype) -> Table:
     haversines = 2 * np.sin(angles / 2) ** 2
 
     def over_angles(q):
-        if activation.closed_dual is not None or activation.kinks:
-            k = q * jnp.asarray(np.cos(angles), dtype)
-            lost = activation.dual(q, q, q) - activation.dual(q, q, k)
-            return lost / (q * jnp.asarray(haversines, dtype)), activation.dual_derivative(q, q, k)
-        power, slope_power = (
-            jnp.square(angular_spectrum(fn, q)).sum(0) for fn in (activation.fn, activation.derivative)
-        )
-        waves = np.outer(angles, np.arange(HARMONICS + 1))
-        ratios = np.sin(waves / 2) ** 2 / np.sin(angles / 2)[:, None] ** 2
-        return jnp.asarray(ratios, dtype) @ power / q, jnp.asarray(np.cos(waves), dtype) @ slope_power
+        _, lost, slope = activation.over_angles(q, angles)
+        return lost / (q * jnp.asarray(haversines, dtype)), slope
 
     values = jax.lax.map(over_angles, jnp.asarray(variances, dtype))
     left, right = (jnp.asarray(a, dtype) for a in (to_angles, to_variances))

@@ -3,7 +3,6 @@
 from theorysim.networks import abc as abc
 from theorysim.networks.mlp import MLP as MLP
 from theorysim.networks.mlp import NTKDense as NTKDense
-from theorysim.networks.mup import MuPTrajectory as MuPTrajectory
 from theorysim.networks.mup import train_mup as train_mup
 from theorysim.networks.propagate import Moments as Moments
 from theorysim.networks.propagate import propagate as propagate

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from theorysim.checks import require_positive
+from theorysim.infinite.mup import Trajectory
 from theorysim.typing import ScalarLike, as_floats
 
 
@@ -26,19 +27,6 @@ class MuP(NamedTuple):
     first: Float[Array, "width dim"]
     hidden: list[Float[Array, "width width"]]
     readout: Float[Array, " width"]
-
-
-class MuPTrajectory(NamedTuple):
-    """Training at times 0, ..., `steps`: outputs, loss, and the kernels of each hidden layer.
-
-    `features` are averages over neurons of phi(h^l_a(t)) phi(h^l_b(s)), and `gradients` of g^l_a(t) g^l_b(s) with
-    g^l = gamma0 N df/dh^l, for inputs a, b and times t, s.
-    """
-
-    loss: Float[Array, " times"]
-    outputs: Float[Array, "times inputs"]
-    features: Float[Array, "depth times inputs times inputs"]
-    gradients: Float[Array, "depth times inputs times inputs"]
 
 
 def train_mup(
@@ -52,7 +40,7 @@ def train_mup(
     learning_rate: ScalarLike,
     steps: int,
     key: Array,
-) -> MuPTrajectory:
+) -> Trajectory:
     """One network with `depth` hidden layers, from its own random start, by `steps` of gradient descent.
 
     The output at the start is subtracted from the network, in training too: it vanishes with the width, but like
@@ -80,7 +68,7 @@ def train_mup(
         return moved, (outputs - initial, features, gradients)
 
     _, (outputs, features, gradients) = jax.lax.scan(step, params, None, length=steps + 1)
-    return MuPTrajectory(
+    return Trajectory(
         jnp.square(targets[None, :] - outputs).mean(1) / 2, outputs, _kernels(features), _kernels(gradients)
     )
 

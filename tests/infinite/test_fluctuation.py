@@ -1,0 +1,50 @@
+"""Fluctuations of finite networks' kernels: Wishart moments of linear networks, and networks drawn at random."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from theorysim.infinite import nngp_variance
+
+X = jax.random.normal(jax.random.key(0), (4, 6))
+
+
+def test_linear_networks_have_the_moments_of_wishart_matrices():
+    """One layer: Var(u v) = q1 q2 + k^2. Each layer more multiplies K by weight_var, and adds its own."""
+    weight_var, bias_var = 1.5, 0.2
+    kernel, variance = weight_var * X @ X.T / 6 + bias_var, jnp.zeros((4, 4))
+    for depth in (1, 2, 3):
+        own = jnp.outer(jnp.diag(kernel), jnp.diag(kernel)) + kernel**2
+        variance = weight_var**2 * (own + variance)
+        ours = nngp_variance(lambda u: u, X, depth=depth, weight_var=weight_var, bias_var=bias_var)
+        np.testing.assert_allclose(ours, variance, rtol=1e-6)
+        kernel = weight_var * kernel + bias_var
+
+
+def test_random_networks_scatter_as_much():
+    """2000 tanh networks of width 128 with two hidden layers, within four standard errors and 4 / width."""
+    width, count, weight_var, bias_var = 128, 2000, 1.5, 0.1
+
+    def kernel(key):
+        h = X
+        for layer in range(2):
+            weights, biases = jax.random.split(jax.random.fold_in(key, layer))
+            z = jnp.sqrt(weight_var / h.shape[1]) * h @ jax.random.normal(weights, (h.shape[1], width))
+            h = jnp.tanh(z + jnp.sqrt(bias_var) * jax.random.normal(biases, (1, width)))
+        return weight_var * h @ h.T / width + bias_var
+
+    kernels = jax.lax.map(kernel, jax.random.split(jax.random.key(1), count), batch_size=250)
+    squares = width * jnp.square(kernels - kernels.mean(0)[None])
+    exact = nngp_variance(jnp.tanh, X, depth=2, weight_var=weight_var, bias_var=bias_var)
+    error = squares.std(0, ddof=1) / np.sqrt(count)
+    assert (abs(squares.mean(0) - exact) < 4 * error + 4 / width * exact).all()
+
+
+def test_bad_arguments_are_refused():
+    with pytest.raises(ValueError, match="depth=0: give at least one hidden layer"):
+        nngp_variance(jnp.tanh, X, depth=0)
+    with pytest.raises(ValueError, match=r"weight_var=-1\.0: give a value >= 0"):
+        nngp_variance(jnp.tanh, X, depth=1, weight_var=-1.0)
+    with pytest.raises(ValueError, match="x holds 1 values that are not finite"):
+        nngp_variance(jnp.tanh, X.at[0, 0].set(jnp.nan), depth=1)

@@ -1,0 +1,80 @@
+"""How far the kernels of finite networks are from their limits, to leading order in 1 / width.
+
+Neurons of a layer are independent given the layer before. The covariance V / width of kappa = (K_aa, K_ab, K_bb), for
+two inputs a and b, so obeys
+
+    V <- weight_var^2 Cov[(phi(u)^2, phi(u) phi(v), phi(v)^2)] + J V J^T,    (u, v) ~ N(0, kappa),
+
+where J is the Jacobian of the map from one layer's kappa to the next (Roberts, Yaida & Hanin, arXiv:2106.10165).
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from theorysim.checks import require_finite, require_nonnegative
+from theorysim.typing import ScalarLike
+
+NODES = np.linspace(-7, 7, 57)  # of a trapezoid rule in both variables: covariances need few digits
+WEIGHTS = np.exp(-(NODES**2) / 2) / np.exp(-(NODES**2) / 2).sum()
+
+
+def nngp_variance(
+    activation: Callable[[Array], Array],
+    x: Float[Array, "n d"],
+    *,
+    depth: int,
+    weight_var: ScalarLike = 1.0,
+    bias_var: ScalarLike = 0.0,
+) -> Float[Array, "n n"]:
+    """Width times the variance, over networks, of the covariance that their readout gives the outputs.
+
+    That is K_ij = weight_var phi(h_i) . phi(h_j) / width + bias_var, in a network of `depth` hidden layers of one
+    width. Inputs are to be pairwise independent: no two along one line. By quadrature: relative error below 1e-6 for
+    functions as smooth as tanh at variances up to 2, 2e-3 for relu.
+
+    **Raises:** `ValueError` for inputs that are not finite, a negative variance, and a depth below 1.
+    """
+    if depth < 1:
+        raise ValueError(f"depth={depth}: give at least one hidden layer")
+    require_finite(x=x)
+    require_nonnegative(weight_var=weight_var, bias_var=bias_var)
+    first, second = np.triu_indices(len(x), 1)
+    covariance = weight_var * x @ x.T / x.shape[1] + bias_var
+    kappas = jnp.stack([covariance[first, first], covariance[first, second], covariance[second, second]], 1)
+    step = partial(_layer, activation, weight_var, bias_var)
+
+    def pair(kappa):
+        return jax.lax.fori_loop(0, depth, step, (kappa, jnp.zeros((3, 3), x.dtype)))[1]
+
+    spread = jax.lax.map(pair, kappas)
+    variance = jnp.zeros_like(covariance).at[first, second].set(spread[:, 1, 1]).at[second, first].set(spread[:, 1, 1])
+    return variance.at[first, first].set(spread[:, 0, 0]).at[second, second].set(spread[:, 2, 2])
+
+
+def _layer(activation, weight_var, bias_var, _, state):
+    """Kappa and V of the next layer."""
+    kappa, spread = state
+    measure = jnp.asarray(np.outer(WEIGHTS, WEIGHTS), kappa.dtype)
+
+    def mean(kappa):
+        return weight_var * jnp.einsum("imn,mn->i", _products(activation, kappa), measure)
+
+    seen = weight_var * _products(activation, kappa)
+    sampled = jnp.einsum("imn,jmn,mn->ij", seen, seen, measure) - jnp.outer(mean(kappa), mean(kappa))
+    jacobian = jax.jacfwd(mean)(kappa)
+    return mean(kappa) + bias_var, sampled + jacobian @ spread @ jacobian.T
+
+
+def _products(activation, kappa: Float[Array, "3"]) -> Float[Array, "3 nodes nodes"]:
+    """phi(u)^2, phi(u) phi(v), phi(v)^2 at the nodes of (u, v) ~ N(0, kappa)."""
+    q1, k, q2 = kappa
+    first, second = jnp.asarray(NODES, kappa.dtype)[:, None], jnp.asarray(NODES, kappa.dtype)[None, :]
+    u = jnp.sqrt(q1) * first + 0 * second
+    v = k / jnp.sqrt(q1) * first + jnp.sqrt(q2 - k**2 / q1) * second
+    u, v = activation(u), activation(v)
+    return jnp.stack([u * u, u * v, v * v])
