@@ -35,7 +35,7 @@ def nngp_variance(
 
     That is K_ij = weight_var phi(h_i) . phi(h_j) / width + bias_var, in a network of `depth` hidden layers of one
     width. Inputs are to be pairwise independent: no two along one line. By quadrature: relative error below 1e-6 for
-    functions as smooth as tanh at variances up to 2, 2e-3 for relu.
+    functions as smooth as tanh at variances up to 2, 4e-3 for relu.
 
     **Raises:** `ValueError` for inputs that are not finite, a negative variance, and a depth below 1.
     """
