@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import optimistix as optx
 import pytest
-from scipy import stats
+from scipy import optimize, stats
+from sklearn.datasets import load_digits
 
-from theorysim.infinite import deep_kernel, fully_connected, identity, posterior, relu
+from theorysim.infinite import deep_kernel, erf, fully_connected, identity, posterior, relu
 
 N, OUTPUTS, NOISE = 5, 2, 0.2
 X = jax.random.normal(jax.random.key(0), (N, 8))
@@ -71,6 +72,81 @@ def test_the_maximum_of_linear_layers_is_unique():
     np.testing.assert_allclose(other.objective.value, one.objective.value, rtol=1e-9)
     worse = deep_kernel.objective(identity, X, Y, FACTORS, nu=0.7, noise_var=NOISE)
     assert worse.value < one.objective.value
+
+
+def nonlinear(start=None, **options):
+    return deep_kernel.fit(relu, X, Y, depth=2, nu=0.7, noise_var=NOISE, weight_var=2.0, start=start, **options)
+
+
+def in_numpy(entries):
+    """Minus the objective of two layers of relu, in the Cholesky factors of G_1 and G_2 themselves."""
+
+    def divergence(gram, prior):
+        ratio = np.linalg.solve(prior, gram)
+        return (np.trace(ratio) - np.linalg.slogdet(ratio)[1] - N) / 2
+
+    def arc_cosine(gram):
+        std = np.sqrt(np.diag(gram))
+        angle = np.arccos(np.clip(gram / np.outer(std, std), -1, 1))
+        np.fill_diagonal(angle, 0.0)
+        return np.outer(std, std) * (np.sin(angle) + (np.pi - angle) * np.cos(angle)) / np.pi
+
+    below = np.tril_indices(N)
+    roots = np.zeros((2, N, N))
+    roots[:, *below] = entries.reshape(2, -1)
+    first, second = (root @ root.T for root in roots)
+    covariance = arc_cosine(second) + NOISE * np.eye(N)
+    evidence = stats.multivariate_normal(cov=covariance).logpdf(np.asarray(Y).T).sum()
+    x = np.asarray(X)
+    return 0.7 * (divergence(first, 2 * x @ x.T / 8) + divergence(second, arc_cosine(first))) - evidence
+
+
+def test_the_maximum_of_nonlinear_layers_is_the_one_that_scipy_finds():
+    fitted = nonlinear()
+    assert fitted.converged
+    assert fitted.gradient < 1e-6
+    below = np.tril_indices(N)
+    entries = np.asarray(jnp.linalg.cholesky(fitted.grams))[:, *below].ravel()
+    np.testing.assert_allclose(-in_numpy(entries), fitted.objective.value, rtol=1e-8)
+    start = np.tile(np.eye(N)[below], 2)
+    found = optimize.minimize(in_numpy, start, jac="3-point", method="BFGS", options={"gtol": 1e-5})
+    np.testing.assert_allclose(-found.fun, fitted.objective.value, rtol=1e-8)
+    np.testing.assert_allclose(abs(found.x), abs(entries), atol=1e-4)
+
+
+def test_nonlinear_layers_reach_one_maximum_from_several_starts():
+    best = nonlinear()
+    for key in jax.random.split(jax.random.key(4), 3):
+        entries = jax.random.normal(key, (2, N, N)) / 2
+        start = jnp.tril(entries, -1) + jnp.eye(N)[None] * jnp.exp(entries)
+        other = nonlinear(start)
+        assert other.converged
+        np.testing.assert_allclose(other.objective.value, best.objective.value, rtol=1e-10)
+        np.testing.assert_allclose(other.grams, best.grams, atol=1e-5)
+
+
+def test_a_search_cut_short_says_so():
+    fitted = nonlinear(steps=3)
+    assert not fitted.converged
+    assert fitted.gradient > 1e-6
+    assert fitted.steps == 3
+
+
+@pytest.mark.slow
+def test_hundreds_of_inputs():
+    """200 images in two layers of erf; the gradient is that of the objective, in sqrt(nu) A."""
+    images, labels = load_digits(return_X_y=True)
+    images = (images - images.mean(0))[:200]
+    x = jnp.asarray(images / np.sqrt((images**2).mean(1, keepdims=True)))
+    y = jnp.asarray(np.eye(10)[labels[:200]] - 0.1)
+    fitted = deep_kernel.fit(erf, x, y, depth=2, nu=10.0, noise_var=0.1)
+    assert fitted.converged
+
+    def value(factors):
+        return deep_kernel.objective(erf, x, y, factors, nu=10.0, noise_var=0.1).value
+
+    assert abs(jnp.tril(jax.grad(value)(fitted.factors))).max() < 2 * np.sqrt(10) * 1e-6
+    assert fitted.objective.value > value(jnp.tile(jnp.eye(200)[None], (2, 1, 1)))
 
 
 def test_stiff_layers_are_the_gaussian_process_and_the_distance_falls_like_one_over_nu():

@@ -1,12 +1,15 @@
-"""Deep kernel machines: Bayesian networks of infinite width whose kernels still learn.
+"""Deep kernel machines: deep Gaussian processes of infinite width whose kernels still learn.
 
-As a network widens together with its number of outputs, the Gram matrix G_l of each layer's preactivations maximises
+A deep Gaussian process draws the N_l columns of F_l from N(0, K(G_{l-1})), and G_l = F_l F_l^T / N_l: a network with
+N_l linear units between two layers of infinitely many neurons. As all N_l grow in proportion to the number of outputs,
+the posterior's Gram matrices are those that maximise
 
     log P(Y | G_L) - sum_l nu_l KL(N(0, G_l) || N(0, K(G_{l-1}))),    P(Y | G_L): columns y_k ~ N(0, K(G_L) + noise_var)
 
 (Yang et al., arXiv:2108.13097), with K(G) = weight_var T(G) + bias_var, T the dual of the activation. The first layer
 reads the inputs themselves: K = weight_var X X^T / d + bias_var. As nu -> infinity, all layers stay at the NNGP of
-[`fully_connected`].
+[`fully_connected`]. Where the activation is not the identity, a network with N_l neurons instead of linear units has
+preactivations that are not Gaussian in the posterior: for it, this is an approximation.
 
 With C C^T = K(G_{l-1}) and G_l = C A_l A_l^T C^T, a layer's KL is (|A_l|^2 - log det A_l A_l^T - n) / 2: the search is
 over lower triangular A_l with a positive diagonal, and starts at 1, the NNGP. At new inputs the likelihood asks for
@@ -20,7 +23,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optimistix as optx
+import optax
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Bool, Float, Int
 
@@ -41,7 +44,10 @@ class Objective(NamedTuple):
 
 
 class DeepKernel(NamedTuple):
-    """A maximum: A_l, G_l, the objective, the largest entry of its gradient in A, and whether the search ended."""
+    """A maximum: A_l, G_l, and the objective; `converged` where `gradient` fell below the tolerance.
+
+    `gradient` is the largest entry of the objective's gradient in sqrt(nu_l) A_l, the unit in which the KL curves by 1.
+    """
 
     factors: Factors
     grams: Float[Array, "layers n n"]
@@ -73,13 +79,15 @@ def fit(
     weight_var: ScalarLike = 1.0,
     bias_var: ScalarLike = 0.0,
     start: Factors | None = None,
-    steps: int = 2000,
+    tolerance: float = 1e-6,
+    steps: int = 5000,
 ) -> DeepKernel:
-    """The Gram matrices that maximise the objective, by BFGS over their Cholesky factors.
+    """The Gram matrices that maximise the objective, by L-BFGS over their Cholesky factors.
 
     `nu` is a layer's width over the network's, in the unit in which each column of the targets counts once. With the
     identity as activation the maximum is the only one; otherwise it is the one reached from the NNGP, or from `start`.
-    `converged` says whether `steps` sufficed. One step costs O(depth n^3) and, squared, the depth n^2 unknowns.
+    A step costs O(depth n^3). At nu = 1 and 10 outputs of digits, two layers take some 250 steps at n = 50, 500 at 100
+    and 900 at 200; a tenth of that at nu = 10.
 
     **Raises:** `ValueError` for less than float64, values that are not finite, `noise_var` or `nu` <= 0, a negative
     variance, and a depth below 1.
@@ -92,42 +100,55 @@ def fit(
     require_nonnegative(bias_var=bias_var)
     start = jnp.tile(jnp.eye(len(x), dtype=x.dtype)[None], (depth, 1, 1)) if start is None else start
     nu = jnp.broadcast_to(jnp.asarray(nu, x.dtype), (depth,))
-    return _fit(activation, x, targets, nu, noise_var, weight_var, bias_var, start, steps)
+    return _fit(activation, x, targets, nu, noise_var, weight_var, bias_var, start, tolerance, steps)
 
 
-@partial(jax.jit, static_argnums=(0, 8))
-def _fit(activation, x, targets, nu, noise_var, weight_var, bias_var, start, steps) -> DeepKernel:
-    n = len(x)
-    below = np.tril_indices(n, -1)
+@partial(jax.jit, static_argnums=0)
+def _fit(activation, x, targets, nu, noise_var, weight_var, bias_var, start, tolerance, steps) -> DeepKernel:
+    diagonal = jnp.eye(len(x), dtype=bool)
     # Near the prior the objective's curvature is nu, and 2 nu on the diagonal: the unknowns have their own units.
-    unit = jnp.sqrt(nu)[:, None]
+    unit = jnp.sqrt(nu)[:, None, None]
 
     def factors_of(unknowns):
-        logs, entries = unknowns
-        factors = jax.vmap(jnp.diag)(jnp.exp(logs / (np.sqrt(2) * unit)))
-        return factors.at[:, *below].set(entries / unit)
+        logs = jnp.where(diagonal, unknowns, 0.0) / (np.sqrt(2) * unit)
+        return jnp.where(diagonal, jnp.exp(logs), jnp.tril(unknowns) / unit)
 
     def at(factors):
         return objective(
             activation, x, targets, factors, nu=nu, noise_var=noise_var, weight_var=weight_var, bias_var=bias_var
         )
 
-    def loss(unknowns, _):
+    def loss(unknowns):
         return -at(factors_of(unknowns)).value
 
-    diagonal = jnp.diagonal(start, axis1=1, axis2=2)
-    unknowns = (np.sqrt(2) * unit * jnp.log(diagonal), unit * start[:, *below])
-    solver = optx.BFGS(rtol=1e-11, atol=1e-11)
-    found = optx.minimise(loss, solver, unknowns, max_steps=steps, throw=False)
-    factors = factors_of(found.value)
-    gradient, best = jax.grad(lambda factors: (at(factors).value, at(factors)), has_aux=True)(factors)
+    solver = optax.lbfgs(memory_size=20)
+    evaluate = optax.value_and_grad_from_state(loss)
+
+    def searching(carry):
+        _, state, step = carry
+        # A gradient that is not a number ends the search.
+        return (step == 0) | (step < steps) & (steepest(state) > tolerance)
+
+    def steepest(state):
+        return jnp.abs(optax.tree.get(state, "grad")).max()
+
+    def improve(carry):
+        unknowns, state, step = carry
+        value, gradient = evaluate(unknowns, state=state)
+        updates, state = solver.update(gradient, state, unknowns, value=value, grad=gradient, value_fn=loss)
+        return optax.apply_updates(unknowns, updates), state, step + 1
+
+    logs = np.sqrt(2) * unit * jnp.log(jnp.where(diagonal, start, 1.0))
+    unknowns = jnp.where(diagonal, logs, unit * jnp.tril(start))
+    unknowns, state, step = jax.lax.while_loop(searching, improve, (unknowns, solver.init(unknowns), jnp.array(0)))
+    factors = factors_of(unknowns)
     return DeepKernel(
         factors,
         grams(activation, x, factors, weight_var=weight_var, bias_var=bias_var),
-        best,
-        jnp.abs(jnp.tril(gradient)).max(),
-        found.result == optx.RESULTS.successful,
-        found.stats["num_steps"],
+        at(factors),
+        steepest(state),
+        steepest(state) <= tolerance,
+        step,
     )
 
 
