@@ -4,6 +4,8 @@ from theorysim.networks import abc as abc
 from theorysim.networks.mlp import MLP as MLP
 from theorysim.networks.mlp import NTKDense as NTKDense
 from theorysim.networks.mup import train_mup as train_mup
+from theorysim.networks.posterior import PosteriorDraws as PosteriorDraws
+from theorysim.networks.posterior import sample_posterior as sample_posterior
 from theorysim.networks.propagate import Moments as Moments
 from theorysim.networks.propagate import propagate as propagate
 from theorysim.networks.tangent import empirical_ntk as empirical_ntk
