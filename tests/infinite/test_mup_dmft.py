@@ -38,7 +38,7 @@ def within(found, most):
 def test_one_layer_is_the_particle_system(gamma0):
     training = {**TRAINING, "gamma0": gamma0}
     estimate = mup.dmft(jnp.tanh, X, Y, depth=1, **training, samples=1024, batches=16, key=jax.random.key(0))
-    found = distances(estimate, mup.particles(jnp.tanh, X, Y, **training))
+    found = distances(estimate, mup.particles(jnp.tanh, X, Y, **training).trajectory)
     assert within(found, 3), found
 
 

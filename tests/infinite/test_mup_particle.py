@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from theorysim.infinite import dynamics, fully_connected, mup, tanh
+from theorysim.infinite.mup.particle import lattice
 from theorysim.infinite.mup.trajectory import check
 
 X = jnp.array([[1.0, 0.3, -0.5], [0.2, -0.9, 0.8]])
@@ -13,8 +14,12 @@ Y = jnp.array([1.0, -0.7])
 TRAINING = {"gamma0": 1.0, "learning_rate": 0.3, "steps": 16}
 
 
-def largest_error(trajectory, reference):
-    return [float(jnp.abs(a - b).max() / jnp.abs(b).max()) for a, b in zip(trajectory, reference, strict=True)]
+def trajectory(activation, inputs, targets, **training):
+    return mup.particles(activation, inputs, targets, **training).trajectory
+
+
+def largest_error(found, reference):
+    return [float(jnp.abs(a - b).max() / jnp.abs(b).max()) for a, b in zip(found, reference, strict=True)]
 
 
 def test_particles_are_neurons_drawn_at_random():
@@ -38,7 +43,7 @@ def test_particles_are_neurons_drawn_at_random():
             )
         first, last = histories[0], histories[-1]
         runs.append([np.array(outputs), first[0] @ last[0].T / count, first[1] @ last[1].T / count])
-    exact = mup.particles(jnp.tanh, X, Y, gamma0=gamma0, learning_rate=0.3, steps=16)
+    exact = trajectory(jnp.tanh, X, Y, gamma0=gamma0, learning_rate=0.3, steps=16)
     ours = [exact.outputs, exact.features[0, 0, :, -1], exact.gradients[0, 0, :, -1]]
     for run, number in zip(zip(*runs, strict=True), ours, strict=True):
         run = np.array(run)
@@ -47,38 +52,91 @@ def test_particles_are_neurons_drawn_at_random():
         assert np.sqrt((((run.mean(0) - number) / np.maximum(error, 1e-12)) ** 2).mean()) < 2.5
 
 
-@pytest.mark.parametrize(("gamma0", "error"), [(0.1, 1e-13), (1.0, 1e-13), (3.0, 1e-7)])
+@pytest.mark.parametrize(("gamma0", "error"), [(0.1, 1e-13), (1.0, 1e-13), (3.0, 1e-9)])
 def test_quadrature_has_converged_at_two_inputs(gamma0, error):
     coarse, fine = (
-        mup.particles(jnp.tanh, X, Y, gamma0=gamma0, learning_rate=0.3, steps=16, nodes=n) for n in (None, 121)
+        trajectory(jnp.tanh, X, Y, gamma0=gamma0, learning_rate=0.3, steps=16, points=n) for n in (None, 2**20)
     )
     assert largest_error(coarse, fine)[0] < error
     assert max(largest_error(coarse, fine)) < 1e4 * error
 
 
-@pytest.mark.parametrize(("inputs", "other", "error"), [(X[:1], 241, 1e-13), (jnp.eye(3), 39, 1e-6)])
-def test_quadrature_has_converged_at_ranks_one_and_three(inputs, other, error):
+@pytest.mark.parametrize(("inputs", "error"), [(X[:1], 1e-13), (jnp.eye(3), 1e-10)])
+def test_quadrature_has_converged_at_ranks_one_and_three(inputs, error):
     targets = jnp.arange(1.0, 1.0 + len(inputs))
     coarse, fine = (
-        mup.particles(jnp.tanh, inputs, targets, gamma0=1.0, learning_rate=0.3, steps=2, nodes=n) for n in (None, other)
+        trajectory(jnp.tanh, inputs, targets, gamma0=1.0, learning_rate=0.3, steps=2, points=n) for n in (None, 2**20)
     )
     assert max(largest_error(coarse, fine)) < error
 
 
-def test_sobol_points_agree_with_the_grid():
-    """Two inputs, their sum and difference: a grid in two dimensions, Sobol's points once padded to five."""
-    inputs, targets = jnp.array([[1.0, 0.3], [0.2, -0.9], [1.2, -0.6], [0.8, 1.2]]), jnp.array([1.0, -0.7, 0.5, 0.2])
-    training = {**TRAINING, "steps": 6}
-    grid = mup.particles(jnp.tanh, inputs, targets, **training)
-    padded = jnp.sqrt(5 / 2) * jnp.pad(inputs, ((0, 0), (0, 3)))  # the same kernel
+RANKS = [4, pytest.param(5, marks=pytest.mark.slow), pytest.param(6, marks=pytest.mark.slow)]
+
+
+def on_a_sphere(count, dim):
+    x = np.random.default_rng(1).standard_normal((count, dim))
+    return jnp.asarray(x * np.sqrt(dim) / np.linalg.norm(x, axis=1, keepdims=True))
+
+
+@pytest.mark.parametrize("rank", RANKS)
+def test_inputs_in_a_plane_have_the_same_limit_in_more_dimensions(rank):
+    """A rule for two directions, and one for as many as there are inputs, turned with them."""
+    plane = on_a_sphere(rank, 2)
+    targets = jnp.tanh(plane @ jnp.array([0.7, -0.4]))
+    training = {"gamma0": 1.0, "learning_rate": 0.15 * rank, "steps": 12}
+    padded = jnp.sqrt(rank / 2) * jnp.pad(plane, ((0, 0), (0, rank - 2)))  # the same kernel
+    exact, found = (mup.particles(jnp.tanh, x, targets, **training) for x in (plane, padded))
+    exact, error = exact.trajectory, jnp.abs(exact.trajectory.loss - found.trajectory.loss).max()
+    assert error < 1e-6 * exact.loss[0]
+    np.testing.assert_allclose(found.trajectory.outputs, exact.outputs, atol=5e-6)
+    np.testing.assert_allclose(found.trajectory.features, exact.features, atol=1e-4)
+
+
+@pytest.mark.parametrize("rank", RANKS)
+def test_an_orthogonal_input_without_target_changes_nothing(rank):
+    """Its output stays 0, so that the others train alone: at the learning rate over their number."""
+    targets = jnp.array([1.0, -0.7])
+    alone = trajectory(jnp.tanh, jnp.sqrt(2.0) * jnp.eye(2), targets, **TRAINING)
+    training = {**TRAINING, "learning_rate": 0.3 * rank / 2}
+    padded = jnp.pad(targets, (0, rank - 2))
+    among = mup.particles(jnp.tanh, jnp.sqrt(float(rank)) * jnp.eye(rank), padded, **training)
+    np.testing.assert_allclose(among.trajectory.outputs, jnp.pad(alone.outputs, ((0, 0), (0, rank - 2))), atol=1e-6)
+    assert among.error.max() < 1e-5
+
+
+@pytest.mark.parametrize("activation", [jnp.tanh, lambda h: jnp.tanh(h) + 0.3 * h**2 / (1 + h**2)], ids=["odd", "not"])
+def test_the_error_that_comes_along_bounds_that_of_the_outputs(activation):
+    inputs, targets = on_a_sphere(4, 6), jnp.array([1.0, -0.7, 0.5, 0.2])
+    training = {"gamma0": 1.0, "learning_rate": 0.6, "steps": 4}
+    exact = trajectory(activation, inputs, targets, **training, points=2**20)
+    coarse = mup.particles(activation, inputs, targets, **training, points=2**15)
+    error = jnp.abs(coarse.trajectory.outputs - exact.outputs).max()
+    assert 1e-6 < error < coarse.error.max()
+
+
+def test_sobol_points_agree_with_the_lattice():
+    inputs, targets = on_a_sphere(7, 2), jnp.array([1.0, -0.7, 0.5, 0.2, -0.1, 0.6, 0.9])
+    training = {"gamma0": 1.0, "learning_rate": 0.6, "steps": 4}
+    exact = trajectory(jnp.tanh, inputs, targets, **training)
+    padded = jnp.sqrt(7 / 2) * jnp.pad(inputs, ((0, 0), (0, 5)))  # the same kernel
     sobol = mup.particles(jnp.tanh, padded, targets, **training)
-    np.testing.assert_allclose(sobol.outputs[0], 0, atol=1e-14)
-    np.testing.assert_allclose(sobol.loss, grid.loss, atol=1e-4 * grid.loss[0])
+    np.testing.assert_allclose(sobol.trajectory.outputs[0], 0, atol=1e-13)
+    np.testing.assert_allclose(sobol.trajectory.loss, exact.loss, atol=2e-4 * float(exact.loss[0]))
+
+
+def test_a_lattice_is_half_a_ball_of_the_law():
+    """Its weights sum to 1, its second moments are those of the Gaussian, and points come near to what is asked for."""
+    for odd in (False, True):
+        points, weights = lattice(4, 2**16, on_a_sphere(4, 6), odd=odd)
+        flat = points.swapaxes(0, 1).reshape(5, -1)
+        for row in weights.swapaxes(0, 1).reshape(2, -1):
+            np.testing.assert_allclose((flat * row[None]) @ flat.T, np.eye(5), atol=1e-4)
+        assert abs((weights[:, 0] > 0).sum() - 2**16) < 2**11
 
 
 def test_identity_is_the_linear_algebra():
     linear = mup.deep_linear(X, Y, depth=1, **TRAINING)
-    assert max(largest_error(mup.particles(lambda h: h, X, Y, **TRAINING), linear)) < 1e-12
+    assert max(largest_error(trajectory(lambda h: h, X, Y, **TRAINING), linear)) < 1e-12
 
 
 def test_small_gamma0_is_the_tangent_kernel():
@@ -86,7 +144,7 @@ def test_small_gamma0_is_the_tangent_kernel():
     modes = dynamics.modes(kernel)
     lazy = jax.vmap(lambda t: dynamics.response(modes, kernel, step=t, learning_rate=0.3) @ Y)(jnp.arange(17))
     errors = [
-        jnp.abs(mup.particles(jnp.tanh, X, Y, **{**TRAINING, "gamma0": gamma0}).outputs - lazy).max()
+        jnp.abs(trajectory(jnp.tanh, X, Y, **{**TRAINING, "gamma0": gamma0}).outputs - lazy).max()
         for gamma0 in (0.01, 0.02)
     ]
     assert errors[0] < 1e-4
@@ -95,7 +153,7 @@ def test_small_gamma0_is_the_tangent_kernel():
 
 def test_hyperparameters_are_vmapped_and_differentiated():
     def loss(gamma0, learning_rate):
-        return mup.particles(jnp.tanh, X, Y, gamma0=gamma0, learning_rate=learning_rate, steps=3, nodes=21).loss
+        return trajectory(jnp.tanh, X, Y, gamma0=gamma0, learning_rate=learning_rate, steps=3, points=2**12).loss
 
     gamma0, learning_rate = jnp.array([0.5, 2.0]), jnp.array([0.3, 0.1])
     together = jax.vmap(loss)(gamma0, learning_rate)

@@ -10,13 +10,14 @@ N -> infinity, f(0) = 0 and neurons become independent; `gamma0` -> 0 is the laz
 
 | solver | networks | error |
 |---|---|---|
-| [`particles`] | one hidden layer | quadrature, 1e-6 and below |
+| [`particles`] | one hidden layer | quadrature: about 1e-6 up to six directions of inputs, estimated along the way |
 | [`deep_linear`] | any depth, identity activation | rounding |
 | [`dmft`] | any depth, any smooth activation | Monte Carlo, with its standard error |
 """
 
 from theorysim.infinite.mup.deep_linear import deep_linear as deep_linear
 from theorysim.infinite.mup.dmft import dmft as dmft
+from theorysim.infinite.mup.particle import Quadrature as Quadrature
 from theorysim.infinite.mup.particle import particles as particles
 from theorysim.infinite.mup.trajectory import Estimate as Estimate
 from theorysim.infinite.mup.trajectory import Trajectory as Trajectory
