@@ -11,6 +11,8 @@ import pytest
 from theorysim.infinite import Activation, cos, depth, erf, fully_connected, gelu, hermite, identity, relu, tanh
 
 TWO = depth.activation_of(2.0)
+HARD = Activation("hard tanh", lambda x: jnp.clip(x, -1, 1), kinks=(-1.0, 1.0))
+CENTRED = Activation("centred relu", lambda x: jnp.maximum(x, 0) - 1 / math.sqrt(2 * math.pi), kinks=(0.0,))
 ERF_SQUARE = 2 / math.pi * math.asin(2 / 3)  # E erf(z)^2
 
 
@@ -66,6 +68,66 @@ def test_functional_equation(activation):
     np.testing.assert_allclose(after, depth.limit(activation).slope ** 2 * before, rtol=1e-11)
 
 
+def psi_of_centred_relu(z):
+    """Cho & Saul's arc-cosine kernel, less the product of the means."""
+    lost = mpmath.sqrt(1 - z * z) + (mpmath.pi - mpmath.acos(z)) * z - 1
+    return lost / (mpmath.pi - 1)
+
+
+def psi_of_hard_tanh(z):
+    """By quadrature of psi', the probability that two Gaussians are both below 1 (Plackett's integral), and psi'(0)."""
+    inside = mpmath.erf(1 / mpmath.sqrt(2))
+
+    def slope(r):
+        def density(t):
+            both = mpmath.exp(-1 / (1 + t)) - mpmath.exp(-1 / (1 - t))
+            return both / mpmath.sqrt(1 - t * t) / mpmath.pi
+
+        return inside**2 + mpmath.quad(density, [0, r])
+
+    square = inside - mpmath.sqrt(2 / mpmath.pi) * mpmath.exp(-mpmath.mpf(1) / 2) + 1 - inside
+    return mpmath.quad(slope, [0, z]) / square
+
+
+@pytest.mark.parametrize(
+    ("activation", "psi", "deficit"),
+    [
+        (CENTRED, psi_of_centred_relu, [1e-14, 1e-12, 1e-8, 1e-4, 0.1, 0.5, 0.9, 1.3, 1.7, 1.99, 2.0]),
+        (HARD, psi_of_hard_tanh, [1e-3, 0.1, 0.5, 0.9, 1.7]),
+    ],
+    ids=["relu", "hard tanh"],
+)
+def test_functional_equation_with_kinks(activation, psi, deficit):
+    with mpmath.workdps(40 if activation is CENTRED else 20):
+        mapped = jnp.array([float(1 - psi(1 - mpmath.mpf(d))) for d in deficit])
+    after, before = depth.koenigs(activation, mapped), depth.koenigs(activation, jnp.array(deficit))
+    np.testing.assert_allclose(after, depth.limit(activation).slope ** 2 * before, rtol=1e-10)
+
+
+def test_brute_force_with_a_kink():
+    with mpmath.workdps(50):
+        for deficit in (1e-8, 0.1, 1.5):
+            z, slope = 1 - mpmath.mpf(deficit), mpmath.pi / 2 / (mpmath.pi - 1)
+            for _ in range(240):
+                z = psi_of_centred_relu(z)
+            exact = float(z / slope**240)
+            np.testing.assert_allclose(depth.koenigs(CENTRED, jnp.array(deficit)), exact, rtol=1e-10)
+
+
+def test_deep_kernels_with_kinks_are_those_of_networks():
+    x = jax.random.normal(jax.random.key(0), (5, 3))
+    x = jnp.sqrt(3.0) * x / jnp.linalg.norm(x, axis=1, keepdims=True)
+    off = ~np.eye(5, dtype=bool)
+    limit = depth.limit(CENTRED)
+    square = 0.5 - 0.5 / math.pi
+    finite = fully_connected(CENTRED, x, depth=4, weight_var=1 / square, layer_norm=True)
+    ours = depth.deep(CENTRED, 1 - x @ x.T / 3, depth=4)
+    np.testing.assert_allclose(limit.slope**8 * ours.nngp[off], finite.nngp[off], rtol=1e-9)
+    np.testing.assert_allclose(limit.slope**8 * 5 * ours.ntk[off], finite.ntk[off], rtol=1e-9)
+    deep = depth.deep(CENTRED, jnp.array([0.1, 0.7, 1.4]), depth=150)
+    np.testing.assert_allclose(deep.nngp, depth.koenigs(CENTRED, jnp.array([0.1, 0.7, 1.4])), rtol=1e-10)
+
+
 def test_brute_force_in_50_digits():
     with mpmath.workdps(50):
         half = mpmath.mpf(1) / 2
@@ -84,6 +146,8 @@ def test_singularity_has_the_exponent():
         first, second = depth.koenigs(activation, deficit)
         slope = jnp.log(second / first) / jnp.log(10.0)  # of 1 / distance, which grows by 10
         np.testing.assert_allclose(slope, depth.limit(activation).alpha, rtol=1e-6)
+    first, second = depth.koenigs(CENTRED, jnp.array([1e-12, 1e-14]))  # with a kink, up to O(sqrt(deficit))
+    np.testing.assert_allclose(jnp.log(second / first) / jnp.log(10.0), depth.limit(CENTRED).alpha, rtol=2e-6)
     assert depth.koenigs(TWO, jnp.array(0.0)) == jnp.inf
     assert depth.koenigs(TWO, jnp.array(2.0)) == -jnp.inf
     assert depth.koenigs(TWO, jnp.array(1.0)) == 0
@@ -127,10 +191,12 @@ def test_classifiers():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: depth.koenigs(relu, jnp.array(0.5)), "no singular kernel: infinitely deep, its rule is the majority"),
+        (lambda: depth.koenigs(relu, jnp.array(0.5)), "its rule is the majority vote; subtract its mean"),
         (lambda: depth.koenigs(TWO, jnp.array(-0.1)), "deficit=-0.1: give 1 - z"),
-        (lambda: depth.koenigs(Activation("hard", lambda x: jnp.clip(x, -1, 1), kinks=(-1.0, 1.0)), jnp.array(0.5)),
-         "without kinks"),
+        (lambda: depth.koenigs(Activation("sign", jnp.sign, kinks=(0.0,)), jnp.array(0.5)), "jumps, or its"),
+        (lambda: depth.koenigs(Activation("hidden kinks", HARD.fn), jnp.array(0.5)), "or its kinks are not named"),
+        (lambda: depth.koenigs(Activation("steep", lambda x: jnp.clip(x, -0.01, 0.01), kinks=(-0.01, 0.01)),
+                               jnp.array(0.5)), "not resolved by 96 angles"),
         (lambda: depth.activation_of(0.1), r"alpha=0.1: give an exponent in \[0.2, 60\]"),
         (lambda: depth.deep(TWO, jnp.array(0.5), depth=-1), "depth=-1: give a whole number >= 0"),
     ],

@@ -23,14 +23,15 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from theorysim.checks import is_traced, require_finite, require_positive
-from theorysim.infinite.activation import Activation, hermite
+from theorysim.infinite.activation import Activation, angle, hermite
 from theorysim.infinite.covariance import of_inputs
-from theorysim.quadrature import gaussian_mean, hermite_coefficients
+from theorysim.quadrature import chebyshev_sum, gaussian_mean, hermite_coefficients
 
 NEAREST_NEIGHBOUR, MAJORITY_VOTE, SINGULAR_KERNEL, LINEAR = range(4)
 LABELS = ("nearest neighbour", "majority vote", "singular kernel", "linear")
 
 DEGREE = 384  # of the Hermite series, before what is below rounding is cut
+ANGLES = 96  # of a table, on either side of z = 0
 SMALL, TERMS = 0.25, 40  # below SMALL, the kernel by TERMS of its power series: SMALL^TERMS = 1e-24
 
 
@@ -114,10 +115,13 @@ def activation_of(alpha: float | int) -> Activation:
 def koenigs(activation: Activation, deficit: Float[Array, "..."]) -> Float[Array, "..."]:
     """Kappa at z = 1 - deficit, elementwise; infinite at z = 1.
 
-    As exact as `deficit` is, at both ends of (0, 2): relative error below 1e-12 in float64. Differentiable forwards.
+    As exact as `deficit` is, at both ends of (0, 2): relative error below 1e-12 in float64, with kinks 1e-10.
+    Differentiable forwards.
 
-    **Raises:** `ValueError` for an activation whose limit is not the singular (or linear) kernel, or whose Hermite
-    series does not converge in double precision (it has kinks), and for a deficit outside of [0, 2].
+    **Raises:** `ValueError` for an activation whose limit is not the singular (or linear) kernel. So for relu: psi has
+    the slope 1 at its only fixed point z = 1, and deep kernels are constant; less its mean, 1 / sqrt(2 pi), it has a
+    kappa. Also for an activation with jumps, with kinks too near each other to be resolved, or too steep, and for a
+    deficit outside of [0, 2].
     """
     _series(activation)
     if not is_traced(deficit) and not ((np.asarray(deficit) >= 0) & (np.asarray(deficit) <= 2)).all():
@@ -170,11 +174,21 @@ def majority_vote(targets: Float[Array, " n"]) -> Float[Array, ""]:
     return jnp.sign(jnp.sign(targets).sum())
 
 
+class Table(NamedTuple):
+    """The gaps 1 - |psi| per gap 1 - |z|, and psi', by Chebyshev polynomials in the angle: from z = 1 and from z = -1.
+
+    Where psi(-1) is not -1, what is per gap is psi(z) - psi(-1).
+    """
+
+    ratios: Float[np.ndarray, "2 terms"]
+    slopes: Float[np.ndarray, "2 terms"]
+
+
 class Series(NamedTuple):
     """Psi and kappa as power series, from z^1 on; all of the coefficients are positive but the `alternating` ones.
 
     `powers` = a_j^2, `tails` = sums of the powers from j on, `alternating` = those of (-1)^(j + 1) a_j^2, `koenigs` =
-    coefficients of kappa; `even`: sum of the even powers.
+    coefficients of kappa; `even`: sum of the even powers. With kinks, the series of psi is of use for small z alone.
     """
 
     powers: Float[np.ndarray, " degrees"]
@@ -182,6 +196,7 @@ class Series(NamedTuple):
     alternating: Float[np.ndarray, " degrees"]
     koenigs: Float[np.ndarray, " terms"]
     even: float
+    table: Table | None = None
 
 
 @cache
@@ -190,7 +205,12 @@ def _series(activation: Activation) -> Series:
     if found.code not in (SINGULAR_KERNEL, LINEAR):
         raise ValueError(
             f"activation {activation.name!r} has no singular kernel: infinitely deep, its rule is the {found.label}"
+            + "; subtract its mean under a standard Gaussian" * (found.code == MAJORITY_VOTE)
         )
+    if found.expansion == math.inf:
+        raise ValueError(f"activation {activation.name!r} jumps, or its kinks are not named: psi'(1) is infinite")
+    if activation.kinks:
+        return _kinked(activation)
     with jax.ensure_compile_time_eval():
         one = jnp.ones(())
         square = float(gaussian_mean(lambda x: activation.fn(x) ** 2, one, activation.kinks))
@@ -199,13 +219,60 @@ def _series(activation: Activation) -> Series:
     if abs(powers.sum() - 1) > 1e3 * eps:
         raise ValueError(
             f"the Hermite series of {activation.name!r} holds {powers.sum():.10f} of its power up to the degree "
-            f"{DEGREE}: give an activation without kinks, or a less steep one"
+            f"{DEGREE}: name its kinks, or give a less steep one"
         )
     powers = np.trim_zeros(np.where(powers > 1e-4 * eps, powers, 0.0), "b")
     powers /= powers.sum()
     signed = powers * (-1.0) ** np.arange(len(powers))
     tails, alternating = (np.cumsum(row[::-1])[::-1] for row in (powers, signed))
     return Series(powers, tails, alternating, _koenigs_series(powers), float(powers[1::2].sum()))
+
+
+def _kinked(activation: Activation) -> Series:
+    """With kinks, powers fall like j^(-5/2). But psi' is smooth in the angle, and its integral keeps all digits."""
+    nodes = np.cos(np.pi * (np.arange(ANGLES) + 0.5) / ANGLES)
+    angles = np.pi / 4 * (1 + nodes)
+    with jax.ensure_compile_time_eval():
+        one = jnp.ones(())
+        mirrored = tuple({sign * kink for kink in activation.kinks for sign in (-1, 1)})
+
+        def mean(fn):
+            return float(gaussian_mean(fn, one, mirrored))
+
+        square = mean(lambda x: activation.fn(x) ** 2)
+        even = mean(lambda x: (activation.fn(x) + activation.fn(-x)) ** 2) / 4 / square
+        polynomials = [np.polynomial.HermiteE.basis(j) / math.sqrt(math.factorial(j)) for j in range(1, TERMS + 1)]
+        powers = [mean(lambda x, h=h: activation.fn(x) * h(np.asarray(x))) ** 2 / square for h in polynomials]
+        cosines = jnp.asarray(np.cos(np.stack([angles, np.pi - angles])))
+        slopes = np.asarray(activation.dual_derivative(one, one, cosines), float) / square
+    eps = float(jnp.finfo(one.dtype).eps)
+    slopes = np.stack([_chebyshev(row) for row in slopes])
+    if np.abs(slopes[:, -4:]).max() > max(1e-11, 100 * eps) * np.abs(slopes).max():
+        raise ValueError(
+            f"psi' of {activation.name!r} is not resolved by {ANGLES} angles: give an activation whose kinks, here "
+            f"{activation.kinks}, are further apart"
+        )
+    turns, weights = np.polynomial.legendre.leggauss(24)
+    inner = np.multiply.outer(angles, (1 + turns) / 2)
+    ratios = []
+    for row in slopes:
+        integrand = np.polynomial.chebyshev.chebval(4 / np.pi * inner - 1, row) * np.sin(inner)
+        ratios.append(_chebyshev(angles * (integrand @ weights) / 2 / (2 * np.sin(angles / 2) ** 2)))
+    found = np.array(powers)
+    return Series(found, found, found, _koenigs_series(found), even, Table(np.stack(ratios), slopes))
+
+
+def _chebyshev(values: Float[np.ndarray, " terms"]) -> Float[np.ndarray, " terms"]:
+    """Coefficients from values at the nodes."""
+    terms = len(values)
+    waves = np.cos(np.pi * np.outer(np.arange(terms), np.arange(terms) + 0.5) / terms)
+    return np.where(np.arange(terms) > 0, 2, 1) / terms * (waves @ values)
+
+
+def _at(table: Float[np.ndarray, "2 terms"], z: Array, gap: Array) -> Array:
+    x = 4 / np.pi * angle(gap) - 1
+    above, below = (chebyshev_sum(jnp.asarray(row, z.dtype), x) for row in table)
+    return jnp.where(z >= 0, above, below)
 
 
 def _koenigs_series(powers: Float[np.ndarray, " degrees"]) -> Float[np.ndarray, " terms"]:
@@ -236,11 +303,31 @@ def _layer(series: Series, z: Array, gap: Array) -> tuple[Array, Array]:
 
     1 - psi(z) = (1 - z) sum_i tails_i z^i, and 1 + psi(z) = 2 even + (1 + z) sum_i alternating_i (-z)^i.
     """
+    if series.table is not None:
+        per_gap = gap * _at(series.table.ratios, z, gap)
+        new = jnp.where(z >= 0, 1 - per_gap, 2 * series.even + per_gap - 1)
+        gap = jnp.where(z >= 0, per_gap, jnp.where(new < 0, 1 + new, 1 - new))
+        return new, gap
     new, m = z * _sum(series.powers, z), jnp.abs(z)
     above = gap * _sum(series.tails, m)
     below = 2 * series.even + gap * _sum(series.alternating, m)
     gap = jnp.where(z >= 0, above, jnp.where(new < 0, below, 1 - new))
     return jnp.where(gap < 0.5, jnp.copysign(1 - gap, new), new), gap  # near 1, layers would multiply errors of z
+
+
+def _per_z(series: Series, z: Array, psi: Array) -> Array:
+    """Psi(z) / z."""
+    if series.table is None:
+        return _sum(series.powers, z)
+    far = jnp.abs(z) > SMALL
+    return jnp.where(far, psi / jnp.where(far, z, 1.0), _sum(series.powers, jnp.where(far, 0.0, z)))
+
+
+def _derivative(series: Series, z: Array, gap: Array) -> Array:
+    """Psi'(z)."""
+    if series.table is None:
+        return _sum(series.powers * np.arange(1, len(series.powers) + 1), z)
+    return _at(series.table.slopes, z, gap)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -267,12 +354,12 @@ def _koenigs(activation: Activation, deficit: Array) -> Array:
 def _deep(activation: Activation, deficit: Array, depth: int) -> Deep:
     series = _series(activation)
     slope = series.powers[0]
-    of_derivative = series.powers * np.arange(1, len(series.powers) + 1)
 
     def layer(state, _):
         z, gap, nngp, ntk = state
-        nngp = nngp * _sum(series.powers, z) / slope
-        return (*_layer(series, z, gap), nngp, nngp + ntk * _sum(of_derivative, z) / slope), None
+        new = _layer(series, z, gap)
+        nngp = nngp * _per_z(series, z, new[0]) / slope
+        return (*new, nngp, nngp + ntk * _derivative(series, z, gap) / slope), None
 
     z, gap = _ends(deficit)
     (_, _, nngp, ntk), _ = jax.lax.scan(layer, (z, gap, z, z), None, length=depth)
