@@ -8,7 +8,9 @@ the kernel they start with; in mean-field theory and in a deep kernel machine th
 # A few images of two digits pass through networks of two hidden layers of erf. The kernel of the last layer's
 # features, $\Phi_{ab} = \langle \phi(h_a)\, \phi(h_b) \rangle$, is that of the Gaussian process at the start and in
 # the lazy limit $\gamma_0 \to 0$, where the tangent kernel trains the outputs. Gradient descent moves it at
-# $\gamma_0 > 0$, and so does the posterior of a Bayesian network whose layers are $\nu$ times as wide as its output.
+# $\gamma_0 > 0$, and so does the posterior of a Bayesian network whose layers are $\nu$ times as wide as its output:
+# a deep kernel machine, if $N$ linear units stand between layers of infinitely many neurons (a deep Gaussian process).
+# With $N$ neurons instead, the posterior of their preactivations is not Gaussian, and the limit another.
 # Its alignment with the targets is $y^\top \Phi\, y\, /\, (|\Phi|\, |y|^2)$.
 
 # %%
@@ -28,22 +30,32 @@ SOURCES = ("arXiv:1806.07572", "arXiv:2205.09653", "arXiv:2108.13097")
 
 
 class Preset(NamedTuple):
-    """Width and number of the networks; samples and batches of mean-field theory."""
+    """Width and number of trained networks; samples and batches of mean-field theory; of the posterior: what its
+    layers are made of, their widths, and the draws of each chain.
+    """
 
     width: int
     repeats: int
     samples: int
     batches: int
+    units: tuple[str, ...]
+    widths: tuple[int, ...]
+    draws: int
 
 
 PRESETS = {
-    "smoke": Preset(width=128, repeats=16, samples=128, batches=4),
-    "laptop": Preset(width=256, repeats=32, samples=512, batches=4),
-    "paper": Preset(width=2048, repeats=128, samples=8192, batches=16),
+    "smoke": Preset(width=128, repeats=16, samples=128, batches=4, units=("linear",), widths=(64,), draws=100),
+    "laptop": Preset(
+        width=256, repeats=32, samples=512, batches=4, units=("linear", "erf"), widths=(32, 128), draws=150
+    ),
+    "paper": Preset(
+        width=2048, repeats=128, samples=8192, batches=16, units=("linear", "erf"), widths=(64, 512), draws=2000
+    ),
 }
 IMAGES, STEPS, LEARNING_RATE, NOISE = 6, 6, 1.0, 0.05
 LAZY, GAMMA0 = 0.05, (0.05, 0.2, 0.5, 1.0, 2.0)
 NU = np.geomspace(0.1, 1e4, 26)
+SAMPLED, CHAINS, WARMUP = NU[[4, 7, 10, 13]], 8, 50
 
 
 def digits():
@@ -54,6 +66,21 @@ def digits():
     x = images[chosen]
     x = x / np.sqrt((x**2).mean(1, keepdims=True))
     return jnp.asarray(x), jnp.asarray(np.repeat([1.0, -1.0], IMAGES // 2))
+
+
+def covariance(gram):
+    """Of the features, from that of the preactivations."""
+    variance = jnp.diag(gram)
+    return ts.infinite.erf.dual(variance[:, None], variance[None, :], gram)
+
+
+def of_linear_units(f):
+    return covariance(f @ f.T / f.shape[1])
+
+
+def of_neurons(f):
+    features = ts.infinite.erf(f)
+    return features @ features.T / f.shape[1]
 
 
 def alignment(kernel, targets):
@@ -97,11 +124,34 @@ def simulate(preset):
         }
 
     def bayesian(nu):
-        fitted = ts.infinite.deep_kernel.fit(erf, x, y[:, None], depth=2, nu=nu, noise_var=NOISE, steps=500)
-        gram = fitted.grams[-1]
-        variance = jnp.diag(gram)
-        kernel = erf.dual(variance[:, None], variance[None, :], gram)
-        return {"kernel": kernel, "alignment": alignment(kernel, y), "converged": fitted.converged}
+        fitted = ts.infinite.deep_kernel.fit(erf, x, y[:, None], depth=2, nu=nu, noise_var=NOISE)
+        kernel = covariance(fitted.grams[-1])
+        found = {"gram": fitted.grams[-1], "alignment": alignment(kernel, y), "converged": fitted.converged}
+        return {"kernel": kernel, **found}
+
+    def chain(nu, units, width, key):
+        kernel = {"linear": of_linear_units, "erf": of_neurons}[units]
+        sampled = ts.networks.sample_posterior(
+            kernel,
+            x,
+            y[:, None],
+            width=width,
+            depth=2,
+            nu=nu,
+            noise_var=NOISE,
+            key=key,
+            draws=preset.draws,
+            warmup=WARMUP,
+            step=0.18,
+            leaps=6,
+        )
+        aligned = jax.vmap(lambda kernel: alignment(kernel, y))(sampled.kernels)
+        return {
+            "gram": sampled.grams.mean(0),
+            "alignment": aligned.mean(),
+            "variance": aligned.var(),
+            "acceptance": sampled.acceptance,
+        }
 
     dims = {"loss": ["step"], "kernel": ["image", "other"]}
     steps = {"step": np.arange(STEPS + 1)}
@@ -118,12 +168,21 @@ def simulate(preset):
         coords=steps,
         lanes=8,
     )
-    square = {"kernel": ["image", "other"]}
+    square, gram = ({name: ["image", "other"]} for name in ("kernel", "gram"))
+    posterior = ts.sweep(
+        chain,
+        ts.Grid(units=ts.static(*preset.units), width=ts.static(*preset.widths), nu=SAMPLED),
+        key=jax.random.key(2),
+        repeats=CHAINS,
+        dims=gram,
+        lanes=CHAINS * len(SAMPLED),
+    )
     return xr.DataTree.from_dict(
         {
             "theory": theory.rename(batch="repeat"),
             "lazy": ts.sweep(lazy, ts.Grid(step=steps["step"]), dims=square),
-            "bayesian": ts.sweep(bayesian, ts.Grid(nu=NU), dims=square, lanes=8),
+            "bayesian": ts.sweep(bayesian, ts.Grid(nu=NU), dims=square | gram, lanes=8),
+            "posterior": posterior,
             "simulation": networks.isel(width=0),
         }
     )
@@ -164,6 +223,7 @@ def claims(data):
             tolerance=3 * float(np.hypot(error, spread)) + 1 / width,
             why="three standard errors, of networks and theory, and one over the width",
         )
+    yield from bayesian_claims(data["bayesian"], data["posterior"].sel(units="linear"))
     gain = data["bayesian"]["alignment"] - start
     yield ts.study.Claim(
         "deep kernel machine: gain of alignment times nu, over a decade at large nu",
@@ -172,6 +232,35 @@ def claims(data):
         tolerance=float(10 / NU[-6] + 1e-2),
         why="the gain is like 1 / nu, up to the next order, and the search's own error",
     )
+
+
+def bayesian_claims(theory, posterior):
+    for width in posterior["width"].values:
+        for nu in SAMPLED:
+            of, exact = posterior.sel(width=width, nu=nu), theory.sel(nu=nu)
+            mean, error = ts.study.mean_and_error(of["gram"])
+            scale = float(np.sqrt((exact["gram"] ** 2).sum()))
+            yield ts.study.Claim(
+                f"nu = {nu:.2g}: distance of the mean Gram matrix of {width} linear units from a deep kernel machine's",
+                predicted=0,
+                measured=float(np.sqrt(((mean - exact["gram"]) ** 2).sum())) / scale,
+                tolerance=3 * float(np.sqrt((error**2).sum())) / scale + (IMAGES + 1) / width,
+                why=f"three standard errors over {effective(of):.0f} effective draws, and (images + 1) / width, "
+                "by which the prior's Gram matrices fluctuate",
+            )
+            mean, error = ts.study.mean_and_error(of["alignment"])
+            yield ts.study.Claim(
+                f"nu = {nu:.2g}: alignment of {width} linear units in the posterior, and of a deep kernel machine",
+                predicted=float(exact["alignment"]),
+                measured=float(mean),
+                tolerance=3 * float(error) + 1 / int(width),
+                why="three standard errors, and one over the width",
+            )
+
+
+def effective(chains):
+    """Draws that are worth as much as those of all chains, by the spread of the chains' means."""
+    return float(chains["variance"].mean() / chains["alignment"].var(ddof=1) * CHAINS)
 
 
 # %% [markdown]
@@ -196,7 +285,7 @@ def draw(data):
     figure.colorbar(picture, ax=axes[0], label="cosine", shrink=0.8)
     loss_panel(axes[1, 0], data)
     gamma0_panel(axes[1, 1], theory, networks, data["lazy"])
-    nu_panel(axes[1, 2], bayesian, data["lazy"])
+    nu_panel(axes[1, 2], bayesian, data["posterior"], data["lazy"])
     return {"representation": figure}
 
 
@@ -225,9 +314,14 @@ def gamma0_panel(panel, theory, networks, lazy):
     panel.legend()
 
 
-def nu_panel(panel, bayesian, lazy):
+def nu_panel(panel, bayesian, posterior, lazy):
     panel.axhline(float(lazy["alignment"][0]), color="black", linestyle="--", label="Gaussian process")
     panel.plot(bayesian["nu"], bayesian["alignment"], color=ts.study.PALETTE[0], label="deep kernel machine")
+    width = int(posterior["width"][-1])
+    for color, marker, units in zip(ts.study.PALETTE[1:], "oD", posterior["units"].values, strict=False):
+        mean, error = ts.study.mean_and_error(posterior["alignment"].sel(units=units, width=width))
+        what = {"linear": "linear units", "erf": "neurons"}[units]
+        panel.errorbar(mean["nu"], mean, error, fmt=marker, color=color, mfc="none", label=f"{width} {what}")
     panel.set(title="(f) Bayesian", xlabel=r"width per output $\nu$", xscale="log", ylim=(0, 1.05))
     panel.legend()
 

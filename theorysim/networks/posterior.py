@@ -64,7 +64,7 @@ def sample_posterior(
             return (f, weight_var * kernel(f) + bias_var), None
 
         first = jnp.zeros((n, width), x.dtype), weight_var * x @ x.T / x.shape[1] + bias_var
-        return jax.lax.scan(layer, first, noise)[0]
+        return jax.lax.scan(layer, first, noise, unroll=True)[0]
 
     def log_likelihood(noise):
         f, prior = layers(noise)
@@ -75,13 +75,17 @@ def sample_posterior(
 
     evaluate = jax.value_and_grad(log_likelihood, has_aux=True)
 
+    def white(key):
+        """The momentum, and two numbers more: one draw, in single precision, for each takes seconds to compile."""
+        return jax.random.normal(key, (depth * n * width + 2,), jnp.float32).astype(x.dtype)
+
     def propose(state, key):
-        normal, uniform = jax.random.split(key)
-        momentum = jax.random.normal(normal, state.noise.shape, x.dtype)
+        normal = white(key)
+        momentum = normal[:-2].reshape(state.noise.shape)
         ahead, energy = state, state.energy(momentum)
         (ahead, momentum), _ = jax.lax.scan(leap, (ahead, momentum), length=leaps)
-        # A proposal that is not a number is refused.
-        accept = jnp.log(jax.random.uniform(uniform, (), x.dtype)) < energy - ahead.energy(momentum)
+        # Minus half a chi-square of two is the logarithm of a uniform. A proposal that is not a number is refused.
+        accept = -jnp.square(normal[-2:]).sum() / 2 < energy - ahead.energy(momentum)
         state = jax.tree.map(lambda new, old: jnp.where(accept, new, old), ahead, state)
         return state, (state.gram, state.kernel, accept)
 
@@ -94,7 +98,7 @@ def sample_posterior(
         return (state, momentum + step / 2 * state.force), None
 
     start, chain = jax.random.split(key)
-    noise, square = jax.random.normal(start, (depth, n, width), x.dtype), jnp.zeros((n, n), x.dtype)
+    noise, square = white(start)[:-2].reshape(depth, n, width), jnp.zeros((n, n), x.dtype)
     # The first proposal is accepted, whatever it is: one copy of the likelihood less to compile.
     state = _State(noise, jnp.asarray(-jnp.inf, x.dtype), jnp.zeros_like(noise), square, square)
     _, (grams, kernels, accepted) = jax.lax.scan(propose, state, jax.random.split(chain, warmup + draws))
