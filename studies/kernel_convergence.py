@@ -45,7 +45,7 @@ class Preset(NamedTuple):
 
 ACTIVATIONS = (ts.infinite.relu, ts.infinite.tanh, ts.infinite.erf, ts.infinite.gelu)
 PRESETS = {
-    "smoke": Preset(ACTIVATIONS[:2], (64, 128, 256), repeats=64),
+    "smoke": Preset(ACTIVATIONS[:2], (64, 256), repeats=64),
     "laptop": Preset(ACTIVATIONS, (64, 128, 256, 512), repeats=64),
     "paper": Preset(ACTIVATIONS, (64, 128, 256, 512, 1024, 2048, 4096), repeats=384),
 }
