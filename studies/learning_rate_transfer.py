@@ -82,10 +82,11 @@ def simulate(preset):
     decades = np.linspace(0, 3, preset.rates)
     batches = jax.random.randint(jax.random.key(1), (preset.steps, BATCH), 0, IMAGES)
 
-    growing, fixed = tangent_kernel(data.images.astype(float))
+    images = data.images.astype(float)
 
     def theory(mup, width):
-        kernel = jnp.where(mup, base_width, width) * growing + fixed
+        standard = {"parametrisation": "standard", "width": jnp.where(mup, base_width, width), "biases": True}
+        kernel = ts.infinite.fully_connected(ts.infinite.erf, images, depth=2, **standard).ntk
         largest = ts.infinite.dynamics.largest_learning_rate(ts.infinite.dynamics.modes(kernel))
         return {"edge": outputs * largest}
 
@@ -129,21 +130,6 @@ def simulate(preset):
             "simulation": networks.rename(seed="repeat"),
         }
     )
-
-
-@jax.jit
-def tangent_kernel(images):
-    """Of the usual network with two hidden erf layers and biases from 0: what is multiplied by the width, the rest."""
-    erf, products = ts.infinite.erf, images @ images.T
-
-    def layer(covariance):
-        variance = jnp.diag(covariance)
-        pair = (variance[:, None], variance[None, :], covariance)
-        return erf.dual(*pair), erf.dual_derivative(*pair)
-
-    first, slope1 = layer(products / images.shape[1])
-    second, slope2 = layer(first)
-    return second + slope2 * first, 1 + slope2 + slope1 * slope2 * (products + 1)
 
 
 # %% [markdown]

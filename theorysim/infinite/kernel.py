@@ -46,6 +46,7 @@ def fully_connected(
     layer_norm: bool = False,
     parametrisation: Literal["ntk", "standard"] = "ntk",
     width: PerLayer | None = None,
+    biases: bool | None = None,
     normalised: bool = False,
 ) -> Kernels:
     """Kernels of a network with `depth` hidden layers and one readout (Jacot et al., arXiv:1806.07572, theorem 1).
@@ -62,9 +63,11 @@ def fully_connected(
     - `residual`: each hidden layer but the first is z <- z + residual Dense(phi(z)); 1 / sqrt(depth) has an infinite
       depth limit (Bordelon et al., arXiv:2309.16620).
     - `layer_norm`: phi sees z normalised over its channels, to variance 1.
-    - `parametrisation`: with `"standard"`, Theta <- width T(K) + 1 + weight_var T'(K) * Theta, where the 1 stands for a
-      bias_var above 0, needs the `width` of the hidden layers: one number, or one a layer, shape (depth,)
+    - `parametrisation`: with `"standard"`, Theta <- width T(K) + 1 + weight_var T'(K) * Theta, where the 1 is of the
+      biases, needs the `width` of the hidden layers: one number, or one a layer, shape (depth,)
       (Sohl-Dickstein et al., arXiv:2001.07301).
+    - `biases`: of the standard parametrisation, whether they are trained; by default where bias_var is above 0. With
+      `True` and a bias_var of 0 they are trained from 0, as frameworks do.
     - `normalised`: all inputs have one norm. An activation without closed duals then costs about what relu does, to a
       relative error of 1e-10 at variances up to 1 for tanh, 3 for silu, softplus and mish; 1e-8 at twice that.
 
@@ -73,9 +76,10 @@ def fully_connected(
     One with kinks and no closed duals takes milliseconds an entry.
 
     **Raises:** `ValueError` for inputs of unequal dimension or not finite, a negative variance or depth, variances of
-    another number than layers, a standard parametrisation without a width, and `normalised` inputs of unequal norm.
+    another number than layers, a standard parametrisation without a width, `biases` without it, and `normalised` inputs
+    of unequal norm.
     """
-    _check(x1, x2, depth, weight_var, bias_var, parametrisation, width, normalised)
+    _check(x1, x2, depth, weight_var, bias_var, parametrisation, width, biases, normalised)
     layers = int(depth) if isinstance(depth, int | np.integer) else None
     return _propagate(
         activation,
@@ -89,13 +93,27 @@ def fully_connected(
         layers=layers,
         layer_norm=layer_norm,
         standard=parametrisation == "standard",
+        biases=biases,
         normalised=normalised,
     )
 
 
-@partial(jax.jit, static_argnames=("activation", "layers", "layer_norm", "standard", "normalised"))
+@partial(jax.jit, static_argnames=("activation", "layers", "layer_norm", "standard", "biases", "normalised"))
 def _propagate(
-    activation, x1, x2, depth, weight_var, bias_var, residual, width, *, layers, layer_norm, standard, normalised
+    activation,
+    x1,
+    x2,
+    depth,
+    weight_var,
+    bias_var,
+    residual,
+    width,
+    *,
+    layers,
+    layer_norm,
+    standard,
+    biases,
+    normalised,
 ) -> Kernels:
     """Jitted here, for calls outside of jit to be traced once; `layers` is a depth known while tracing."""
     depth = depth if layers is None else layers
@@ -109,7 +127,7 @@ def _propagate(
         weight, bias = (_of_layer(values, layer, x1) for values in (weight_var, bias_var))
         inherited = weight * tangent
         if standard:
-            inherited = inherited + fan_in * features.matrix + (bias > 0)
+            inherited = inherited + fan_in * features.matrix + (bias > 0 if biases is None else biases)
         return total((weight, features), (bias, constant_like(features))), inherited
 
     def branch(covariance: Covariance, inherited: Array, layer: ScalarLike) -> tuple[Covariance, Array]:
@@ -178,7 +196,7 @@ def _of_layer(values: PerLayer, layer: ScalarLike, x: Array) -> Array:
     return values if values.ndim == 0 else values[layer]
 
 
-def _check(x1, x2, depth, weight_var, bias_var, parametrisation, width, normalised) -> None:
+def _check(x1, x2, depth, weight_var, bias_var, parametrisation, width, biases, normalised) -> None:
     if x2 is not None and x1.shape[1] != x2.shape[1]:
         raise ValueError(f"x1 has shape {x1.shape}, x2 {x2.shape}: give inputs of one dimension")
     require_finite(x1=x1, **({} if x2 is None else {"x2": x2}))
@@ -192,6 +210,11 @@ def _check(x1, x2, depth, weight_var, bias_var, parametrisation, width, normalis
         if width is None:
             raise ValueError('parametrisation="standard" needs width=: its kernel grows with it')
         require_nonnegative(width=width)
+    elif biases is not None:
+        raise ValueError(
+            f'biases={biases}: that is of parametrisation="standard"; in that of the NTK, biases are scaled by '
+            "sqrt(bias_var) and trained, so leave it out"
+        )
     if normalised and not any(is_traced(x) for x in (x1, x2)):
         norms = np.concatenate([np.linalg.norm(np.asarray(x), axis=1) for x in (x1, x2) if x is not None])
         if np.ptp(norms) > 1e-5 * norms.max():
