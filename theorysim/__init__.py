@@ -12,6 +12,7 @@ from theorysim.doctor import warn_if_known_bad
 if TYPE_CHECKING:
     from theorysim import infinite as infinite
     from theorysim import networks as networks
+    from theorysim import scaling as scaling
     from theorysim import study as study
     from theorysim.engine import Grid as Grid
     from theorysim.engine import nonfinite as nonfinite
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from theorysim.engine import sweep as sweep
     from theorysim.engine import zipped as zipped
 
-FAMILIES = ("infinite", "networks", "study")
+FAMILIES = ("infinite", "networks", "scaling", "study")
 ENGINE = ("Grid", "nonfinite", "static", "sweep", "zipped")
 
 warn_if_known_bad()

@@ -1,0 +1,32 @@
+"""Scaling laws: fits, intervals, frontiers, and the theory beside them."""
+
+from theorysim.scaling import approaches as approaches
+from theorysim.scaling import laws as laws
+from theorysim.scaling.compare import compare as compare
+from theorysim.scaling.compare import extrapolate as extrapolate
+from theorysim.scaling.compare import likelihood_ratio as likelihood_ratio
+from theorysim.scaling.compare import log_likelihood as log_likelihood
+from theorysim.scaling.design import next_run as next_run
+from theorysim.scaling.fit import Fit as Fit
+from theorysim.scaling.fit import fit as fit
+from theorysim.scaling.frontier import Transformer as Transformer
+from theorysim.scaling.frontier import allocate as allocate
+from theorysim.scaling.frontier import chinchilla_compute as chinchilla_compute
+from theorysim.scaling.frontier import chinchilla_frontier as chinchilla_frontier
+from theorysim.scaling.frontier import compute_for as compute_for
+from theorysim.scaling.frontier import crossover as crossover
+from theorysim.scaling.frontier import exponent as exponent
+from theorysim.scaling.frontier import overhead as overhead
+from theorysim.scaling.interval import bootstrap as bootstrap
+from theorysim.scaling.interval import profile as profile
+from theorysim.scaling.interval import sandwich as sandwich
+from theorysim.scaling.law import Law as Law
+from theorysim.scaling.law import Parameter as Parameter
+from theorysim.scaling.law import invert as invert
+from theorysim.scaling.laws import LAWS as LAWS
+from theorysim.scaling.minimise import huber as huber
+from theorysim.scaling.minimise import least_absolute as least_absolute
+from theorysim.scaling.minimise import least_squares as least_squares
+from theorysim.scaling.runs import RunsError as RunsError
+from theorysim.scaling.runs import RunsWarning as RunsWarning
+from theorysim.scaling.runs import UnidentifiedError as UnidentifiedError

@@ -1,0 +1,68 @@
+"""Which run to do next: the one that narrows a chosen quantity most, for its compute."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from theorysim.scaling.fit import Fit
+from theorysim.scaling.interval import Quantity, sandwich, value_of
+from theorysim.scaling.runs import RunsError
+
+
+class Design(NamedTuple):
+    """The quantity's standard error now and after each candidate, and how much of its logarithm goes for a unit cost.
+
+    `best` lists the candidates, the most useful for its cost first.
+    """
+
+    standard_error: float
+    after: Float[np.ndarray, " candidates"]
+    gain: Float[np.ndarray, " candidates"]
+    best: np.ndarray
+
+
+def next_run(
+    fit: Fit,
+    quantity: Quantity,
+    candidates: Mapping[str, Float[np.ndarray, " candidates"]],
+    *,
+    cost: Float[np.ndarray, " candidates"] | None = None,
+) -> Design:
+    """Judge one more run at each candidate's inputs, by the local information of the fit.
+
+    With V the [`sandwich`] covariance, j the derivative of the candidate's log prediction and v the variance that a run
+    is worth, V becomes V - V j j^T V / (v + j^T V j); v is that of the runs there are, tr(V J^T J) / parameters, the
+    classical c-optimal design (Chaloner & Larntz 1989) for a robust estimator. `cost` is in units of choice; 1 each
+    unless given.
+    """
+    problem, law = fit.problem, fit.law
+    missing = [name for name in law.inputs if name not in candidates]
+    if missing:
+        raise RunsError(f"candidates lack {missing}: give {list(law.inputs)}")
+    own = sandwich(fit)
+    covariance = own.covariance
+    slope = np.asarray(jax.grad(lambda point: jnp.squeeze(value_of(quantity, problem.values(point))))(fit.point))
+
+    def derivative(inputs: Mapping[str, Any]) -> np.ndarray:
+        probe = replace(problem, inputs=inputs)
+        return np.asarray(jax.jacfwd(probe.log_prediction)(fit.point)) * np.asarray(problem.free)
+
+    rows = derivative(problem.inputs)
+    information = (rows.T * np.asarray(problem.weights)) @ rows
+    worth = np.trace(covariance @ information) / float(problem.free.sum())
+    inputs = {
+        name: jnp.asarray(candidates[name], float) * jnp.exp(-problem.log_scale.get(unit, jnp.zeros(())))
+        for name, unit in law.inputs.items()
+    }
+    new = derivative(inputs)
+    spread = new @ covariance
+    lost = (spread @ slope) ** 2 / (worth + np.einsum("ij,ij->i", spread, new))
+    before = slope @ covariance @ slope
+    after = np.sqrt(before - lost)
+    gain = np.log(np.sqrt(before) / after) / (np.ones(len(after)) if cost is None else np.asarray(cost))
+    return Design(float(np.sqrt(before)), after, gain, np.argsort(-gain))

@@ -1,0 +1,299 @@
+"""Fit a law to runs: every start to its end, and a result that says how sure it is of its optimum."""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from scipy.stats import qmc
+
+from theorysim.checks import require_float64
+from theorysim.scaling.law import Law
+from theorysim.scaling.laws import LAWS
+from theorysim.scaling.minimise import Objective, Optimum, huber, minimise
+from theorysim.scaling.runs import (
+    RunsError,
+    RunsWarning,
+    UnidentifiedError,
+    columns,
+    require_enough,
+    warn_of_doubts,
+)
+
+LANES = 64  # starts or resamples that one loop advances in lockstep: their arrays stay in the cache
+SAME = 1e-9  # of the best objective: the same optimum
+RANK = 1e-7  # of the largest singular value: a direction that the runs do not see
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Runs in units of themselves, the objective and the coordinates that are free: what the optimiser sees."""
+
+    law: Law
+    inputs: Mapping[str, Float[Array, " runs"]]
+    log_loss: Float[Array, " runs"]
+    weights: Float[Array, " runs"]
+    log_scale: Mapping[str, Float[Array, ""]]
+    objective: Objective
+    free: Float[Array, " parameters"]
+
+    def log_prediction(self, point: Float[Array, " parameters"]) -> Float[Array, " runs"]:
+        """The logarithm of the law at the runs, in units of the data."""
+        bare = self.law.values(point, dict.fromkeys(self.log_scale, jnp.zeros(())))
+        return jnp.log(self.law.fn(**self.inputs, **bare))
+
+    def values(self, point: Float[Array, " parameters"]) -> dict[str, Array]:
+        """Parameters in the units of the runs."""
+        return self.law.values(point, self.log_scale)
+
+    def solve(self, start: Float[Array, " parameters"], weights: Float[Array, " runs"]) -> Optimum:
+        """The optimum that one start leads to; for `jax.vmap`."""
+        return minimise(self.log_prediction, start, self.log_loss, weights, self.objective, free=self.free)
+
+
+jax.tree_util.register_dataclass(
+    Problem,
+    data_fields=["inputs", "log_loss", "weights", "log_scale", "objective", "free"],
+    meta_fields=["law"],
+)
+
+
+def solve_all(problem: Problem, starts: Float[Array, "rows parameters"], weights: Float[Array, "rows runs"]) -> Optimum:
+    """One optimum for each start and set of weights.
+
+    Rows go through one compiled program in blocks of one size, the last filled up: a fit and its bootstrap share it,
+    and no lane waits for the slowest of all.
+    """
+    count = len(starts)
+    rows = np.arange(-(-count // LANES) * LANES) % count
+    blocks = [_solve_lanes(problem, starts[block], weights[block]) for block in rows.reshape(-1, LANES)]
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:count], *blocks)
+
+
+@jax.jit
+def _solve_lanes(
+    problem: Problem, starts: Float[Array, "lanes parameters"], weights: Float[Array, "lanes runs"]
+) -> Optimum:
+    return jax.vmap(problem.solve)(starts, weights)
+
+
+@jax.jit
+def _jacobian(problem: Problem, point: Float[Array, " parameters"]) -> Float[Array, "runs parameters"]:
+    return jax.jacfwd(problem.log_prediction)(point)
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A fitted law and its certificate.
+
+    `value` is the objective in the paper's own sum over runs; `gradient_norm` that of its logarithm, in units of the
+    data; `basin_share` the share of starts that end in the optimum (within 1e-9 of it); `rank` and `condition` those of
+    the derivative of log predictions by the parameters, and `weakest` the direction that the runs see least.
+    """
+
+    law: Law
+    parameters: dict[str, float]
+    value: float
+    gradient_norm: float
+    converged: bool
+    basin_share: float
+    rank: int
+    condition: float
+    weakest: dict[str, float]
+    residuals: np.ndarray
+    runs: dict[str, np.ndarray]
+    problem: Problem
+    point: Float[Array, " parameters"]
+
+    def __call__(self, **inputs: Any) -> Float[Array, "*shape"]:
+        """The fitted loss at inputs of one shape."""
+        return self.law.fn(**{name: jnp.asarray(inputs[name], float) for name in self.law.inputs}, **self.parameters)
+
+
+def fit(
+    law: Law | str,
+    runs: Mapping[str, Any],
+    *,
+    objective: Objective | None = None,
+    weights: Float[np.ndarray, " runs"] | None = None,
+    fixed: Mapping[str, float] | None = None,
+    starts: int | Mapping[str, Float[np.ndarray, " starts"]] = LANES,
+) -> Fit:
+    """Fit a law to runs, a table with a column for each of its inputs and one named `loss`.
+
+    `objective` is [`huber`] with delta = 1e-3 unless given, on log losses; `weights` count runs; parameters named in
+    `fixed` keep the values given. Starts are points of a Sobol sequence in the ranges of the law's parameters; or give
+    your own, an array for each parameter.
+
+    Raises `RunsError` where the runs are unfit for any fit, and `UnidentifiedError` (with the direction, and a run that
+    would settle it) where they leave a combination of parameters open. Warns (`RunsWarning`) of copies, of suspicious
+    units, of an optimum on the border, and of a search that did not end. Needs float64.
+    """
+    law = law if isinstance(law, Law) else named(law)
+    inputs, loss = columns(law, runs)
+    free = _free(law, fixed or {})
+    require_enough(law, inputs, int(free.sum()))
+    warn_of_doubts(inputs, loss)
+    problem = _problem(law, inputs, loss, weights, objective or huber(), free)
+    points = _starts(problem, starts, fixed or {})
+    ends = solve_all(problem, points, jnp.broadcast_to(problem.weights, (len(points), len(loss))))
+    values = np.asarray(ends.value)
+    if not np.isfinite(values).any():
+        raise RunsError(
+            f"{law.name} is not finite and positive at any of {len(values)} starts: check the ranges of its parameters"
+        )
+    best = jax.tree.map(lambda leaf: leaf[np.nanargmin(values)], ends)
+    if not best.converged:
+        best = jax.tree.map(lambda leaf: leaf[0], solve_all(problem, best.point[None], problem.weights[None]))
+    result = Fit(
+        law=law,
+        parameters={name: float(value) for name, value in problem.values(best.point).items()},
+        value=float(best.value * problem.weights.sum()),
+        gradient_norm=float(best.gradient_norm),
+        converged=bool(best.converged),
+        basin_share=float(np.mean(values <= float(best.value) * (1 + SAME) + np.finfo(float).tiny)),
+        residuals=np.asarray(problem.log_loss - problem.log_prediction(best.point)),
+        runs={**inputs, "loss": loss},
+        problem=problem,
+        point=best.point,
+        **_certify(problem, best.point),
+    )
+    _warn_of_the_optimum(result)
+    return result
+
+
+def named(law: str) -> Law:
+    """A law of the registry."""
+    if law not in LAWS:
+        raise RunsError(f"law={law!r}: theorysim knows {', '.join(LAWS)}; or pass a Law of your own")
+    return LAWS[law]
+
+
+def _free(law: Law, fixed: Mapping[str, float]) -> np.ndarray:
+    unknown = [name for name in fixed if name not in law.parameters]
+    if unknown:
+        raise RunsError(f"fixed={unknown}: {law.name} has the parameters {list(law.parameters)}")
+    return np.array([float(name not in fixed) for name in law.parameters])
+
+
+def _problem(
+    law: Law, inputs: Mapping[str, np.ndarray], loss: np.ndarray, weights: Any, objective: Objective, free: np.ndarray
+) -> Problem:
+    if weights is not None:
+        weights = np.asarray(weights, float)
+        if weights.shape != loss.shape or not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
+            raise RunsError("weights: give one finite number >= 0 a run, not all zero")
+    log_loss = jnp.log(jnp.asarray(loss))
+    require_float64("a fit", loss=log_loss)
+    log_scale = {unit: jnp.zeros(()) for unit in law.units}
+    for name, unit in law.inputs.items():
+        if unit in log_scale and name == unit:
+            log_scale[unit] = jnp.asarray(np.log(inputs[name]).mean())
+    if "loss" in log_scale:
+        log_scale["loss"] = log_loss.mean()
+    return Problem(
+        law=law,
+        inputs={
+            name: jnp.asarray(values) * jnp.exp(-log_scale.get(law.inputs[name], jnp.zeros(())))
+            for name, values in inputs.items()
+        },
+        log_loss=log_loss - log_scale.get("loss", jnp.zeros(())),
+        weights=jnp.ones(len(loss)) if weights is None else jnp.asarray(weights),
+        log_scale=log_scale,
+        objective=Objective(*(jnp.asarray(value, float) for value in objective)),
+        free=jnp.asarray(free),
+    )
+
+
+def _starts(problem: Problem, starts: Any, fixed: Mapping[str, float]) -> Float[Array, "starts parameters"]:
+    law = problem.law
+    if isinstance(starts, int):
+        if starts < 1:
+            raise RunsError(f"starts={starts}: give at least one")
+        low, high = np.asarray(law.box())
+        unit = qmc.Sobol(len(law.parameters), rng=0).random_base2((starts - 1).bit_length())[:starts]
+        points = jnp.asarray(low + (high - low) * unit)
+        if not fixed:
+            return points
+        starts = jax.vmap(problem.values)(points)
+    missing = [name for name in law.parameters if name not in starts and name not in fixed]
+    if missing:
+        raise RunsError(f"starts lack {missing}: give an array for each parameter of {law.name} that is not fixed")
+    count = len(next(iter(starts.values())))
+    # A fixed coefficient is converted with each start's own exponents, which its units depend on.
+    values = {
+        name: jnp.broadcast_to(jnp.asarray(value, float), (count,)) for name, value in {**starts, **fixed}.items()
+    }
+    return jax.vmap(lambda values: law.point(values, problem.log_scale))(values)
+
+
+def _certify(problem: Problem, point: Float[Array, " parameters"]) -> dict[str, Any]:
+    """Rank, condition and weakest direction; refused where a direction is open that is not a vanishing coefficient."""
+    law = problem.law
+    free = np.asarray(problem.free) > 0
+    names = [name for name, is_free in zip(law.parameters, free, strict=True) if is_free]
+    jacobian = np.asarray(_jacobian(problem, point))[:, free]
+    _, singular, directions = np.linalg.svd(jacobian * np.sqrt(np.asarray(problem.weights))[:, None])
+    rank = int((singular > RANK * singular[0]).sum())
+    weakest = dict(zip(names, directions[-1].tolist(), strict=True))
+    if rank < len(names) and not _vanishes(problem, point, weakest):
+        moving = ", ".join(f"{value:+.2f} {name}" for name, value in weakest.items() if abs(value) > 0.1)
+        raise UnidentifiedError(
+            f"{law.name}: the runs leave the direction ({moving}) open, in units of the data and logarithms of "
+            f"positive parameters; {_remedy(problem, point, directions[-1], free)}",
+            weakest,
+        )
+    return {"rank": rank, "condition": float(singular[0] / singular[-1]), "weakest": weakest}
+
+
+def _vanishes(problem: Problem, point: Array, direction: Mapping[str, float]) -> bool:
+    name = max(direction, key=lambda name: abs(direction[name]))
+    index = list(problem.law.parameters).index(name)
+    positive = problem.law.parameters[name].positive
+    return positive and abs(direction[name]) > 0.99 and float(point[index]) < float(problem.law.box()[0, index])
+
+
+def _remedy(problem: Problem, point: Array, direction: np.ndarray, free: np.ndarray) -> str:
+    """The run, an input moved by ten or a hundred from the middle of the data, at which the open direction shows."""
+    law = problem.law
+    middle = {name: float(np.exp(np.mean(np.log(np.abs(values) + 1e-300)))) for name, values in problem.inputs.items()}
+    factors = {name: (0.01, 0.1, 10.0, 100.0) for name, unit in law.inputs.items() if unit in law.units}
+    candidates = [{**middle, name: middle[name] * factor} for name in factors for factor in factors[name]]
+    if not candidates:
+        return "fix a parameter"
+
+    def shows(candidate: dict[str, float]) -> float:
+        arrays = {name: jnp.asarray([value]) for name, value in candidate.items()}
+        probe = replace(problem, inputs=arrays, log_loss=jnp.zeros(1), weights=jnp.ones(1))
+        seen = abs(np.asarray(_jacobian(probe, point))[0, free] @ direction)
+        return float(np.nan_to_num(seen))
+
+    best = max(candidates, key=shows)
+    if shows(best) < RANK:
+        return "no other run would tell: fix a parameter"
+    units = {name: float(np.exp(problem.log_scale.get(law.inputs[name], 0.0))) for name in best}
+    where = ", ".join(f"{name} = {value * units[name]:.3g}" for name, value in best.items())
+    return f"a run at {where} would tell, or fix a parameter"
+
+
+def _warn_of_the_optimum(fit: Fit) -> None:
+    if not fit.converged:
+        _warn(f"the search of {fit.law.name} did not end: gradient {fit.gradient_norm:.1e}; try more starts")
+    low, high = np.asarray(fit.law.box())
+    reach = high - low
+    for i, (name, parameter) in enumerate(fit.law.parameters.items()):
+        at, is_free = float(fit.point[i]), bool(fit.problem.free[i])
+        if is_free and (at < low[i] - reach[i] or at > high[i] + reach[i]):
+            limit = "vanishes" if parameter.positive and at < low[i] else "lies far outside of the range of its starts"
+            _warn(
+                f"{name} = {fit.parameters[name]:.3g} {limit}: the optimum is on the border; fix {name}, or drop its "
+                "term from the law"
+            )
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, RunsWarning, stacklevel=4)
