@@ -163,6 +163,12 @@ def test_hyperparameters_are_vmapped_and_differentiated():
     np.testing.assert_allclose(slope, (loss(1.001, 0.3)[-1] - loss(0.999, 0.3)[-1]) / 0.002, rtol=1e-5)
 
 
+def test_inputs_may_be_traced():
+    """Then the lattice does not know them: its error is another."""
+    found = jax.jit(lambda inputs: mup.particles(jnp.tanh, inputs, Y, **TRAINING, points=2**17).trajectory.loss)(X)
+    np.testing.assert_allclose(found, trajectory(jnp.tanh, X, Y, **TRAINING).loss, rtol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -44,7 +44,7 @@ class Lattice(NamedTuple):
 
 LATTICES = {  # by the rank of the inputs
     1: Lattice(34, 13, 2**15, 8.4),
-    2: Lattice(112, 43, 2**18, 8.4),
+    2: Lattice(2, 1, 2**18, 8.4),
     3: Lattice(226, 69, 2**19, 7.0),
     4: Lattice(124, 27, 2**20, 6.5),
     5: Lattice(936, 29, 2**21, 6.5),
@@ -58,7 +58,8 @@ CHUNK = 2**13  # particles at once: their histories stay in the cache
 class Quadrature(NamedTuple):
     """A trajectory, and what every second point makes of its outputs less what all of them make.
 
-    `error` is the largest over the inputs, at each time: the error of half the points. That of all is well below.
+    `error` is the largest over the inputs, at each time: the error of half the points. Where it was above 1e-7, that of
+    all was from 6 times larger (at rank 6) to 1000 times smaller.
     """
 
     trajectory: Trajectory
@@ -259,5 +260,6 @@ def _in_chunks(points: Float[np.ndarray, "directions n"], weights: Float[np.ndar
 def _is_odd(activation: Callable[[Array], Array]) -> bool:
     with jax.ensure_compile_time_eval():
         x = jnp.linspace(0.0, 20.0, 401)
-        values, sums = activation(x), activation(x) + activation(-x)
-    return not is_traced(sums) and bool((jnp.abs(sums) <= 4 * jnp.finfo(x.dtype).eps * jnp.abs(values)).all())
+        values, mirrored = activation(x), activation(-x)
+        odd = (jnp.abs(values + mirrored) <= 4 * jnp.finfo(x.dtype).eps * jnp.abs(values)).all()
+    return not is_traced(odd) and bool(odd)
