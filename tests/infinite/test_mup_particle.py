@@ -105,7 +105,7 @@ def test_an_orthogonal_input_without_target_changes_nothing(rank):
 
 
 @pytest.mark.parametrize("activation", [jnp.tanh, lambda h: jnp.tanh(h) + 0.3 * h**2 / (1 + h**2)], ids=["odd", "not"])
-def test_the_error_that_comes_along_bounds_that_of_the_outputs(activation):
+def test_the_error_that_comes_along_is_above_that_of_the_outputs(activation):
     inputs, targets = on_a_sphere(4, 6), jnp.array([1.0, -0.7, 0.5, 0.2])
     training = {"gamma0": 1.0, "learning_rate": 0.6, "steps": 4}
     exact = trajectory(activation, inputs, targets, **training, points=2**20)
