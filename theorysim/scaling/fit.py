@@ -247,14 +247,17 @@ def _certify(problem: Problem, point: Float[Array, " parameters"]) -> dict[str, 
             f"positive parameters; {_remedy(problem, point, directions[-1], free)}",
             weakest,
         )
-    return {"rank": rank, "condition": float(singular[0] / singular[-1]), "weakest": weakest}
+    condition = float(singular[0] / singular[-1]) if singular[-1] > 0 else np.inf
+    return {"rank": rank, "condition": condition, "weakest": weakest}
 
 
 def _vanishes(problem: Problem, point: Array, direction: Mapping[str, float]) -> bool:
+    """Whether the open direction is one coefficient on its way to zero or infinity: a border, warned of elsewhere."""
     name = max(direction, key=lambda name: abs(direction[name]))
     index = list(problem.law.parameters).index(name)
-    positive = problem.law.parameters[name].positive
-    return positive and abs(direction[name]) > 0.99 and float(point[index]) < float(problem.law.box()[0, index])
+    low, high = problem.law.box()[:, index]
+    outside = not bool(low <= point[index] <= high)
+    return problem.law.parameters[name].positive and abs(direction[name]) > 0.99 and outside
 
 
 def _remedy(problem: Problem, point: Array, direction: np.ndarray, free: np.ndarray) -> str:
@@ -288,7 +291,7 @@ def _warn_of_the_optimum(fit: Fit) -> None:
     for i, (name, parameter) in enumerate(fit.law.parameters.items()):
         at, is_free = float(fit.point[i]), bool(fit.problem.free[i])
         if is_free and (at < low[i] - reach[i] or at > high[i] + reach[i]):
-            limit = "vanishes" if parameter.positive and at < low[i] else "lies far outside of the range of its starts"
+            limit = "vanishes" if parameter.positive and at < low[i] else "lies far outside of its starts"
             _warn(
                 f"{name} = {fit.parameters[name]:.3g} {limit}: the optimum is on the border; fix {name}, or drop its "
                 "term from the law"

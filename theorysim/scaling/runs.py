@@ -66,8 +66,8 @@ def require_enough(law: Law, inputs: Mapping[str, np.ndarray], free: int) -> Non
         if np.ptp(varied[name]) < SAME_RAY:
             carried = [key for key, parameter in law.parameters.items() if law.inputs[name] in parameter.unit]
             raise UnidentifiedError(
-                f"{name} is {values[0]:.4g} in all runs: {', '.join(carried)} cannot be told from a constant; "
-                f"add runs with another {name}, ten times as large or small",
+                f"{name} is {values[0]:.4g} in all runs: the term of {', '.join(carried)} cannot be told from a "
+                f"constant; add runs with another {name}, ten times as large or small",
                 dict.fromkeys(carried, 1.0),
             )
     names = list(varied)
