@@ -103,6 +103,15 @@ def angular_spectrum(fn: Function, variance: Scalar) -> Float[Array, "radii harm
     return jnp.fft.rfft(circle, axis=1).real * jnp.asarray(weights, variance.dtype)
 
 
+@cache
+def chebyshev(terms: int) -> tuple[np.ndarray, np.ndarray]:
+    """Chebyshev nodes on [-1, 1], and the matrix from values there to coefficients."""
+    turns = np.pi * (np.arange(terms) + 0.5) / terms
+    transform = 2 / terms * np.cos(np.outer(np.arange(terms), turns))
+    transform[0] /= 2
+    return np.cos(turns), transform
+
+
 def chebyshev_sum(coefficients: Float[Array, "terms ..."], x: Float[Array, "..."]) -> Float[Array, "..."]:
     """sum_m coefficients[m] T_m(x), by Clenshaw's recursion; coefficients[m] and x broadcast."""
 

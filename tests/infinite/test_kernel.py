@@ -18,6 +18,7 @@ from theorysim.infinite import (
     relu,
     tanh,
 )
+from theorysim.infinite.covariance import Covariance, activate
 from theorysim.infinite.neural_tangents import stax
 from theorysim.networks import MLP, empirical_ntk
 from theorysim.networks.abc import transfer_network
@@ -89,6 +90,38 @@ def test_kernels_without_closed_forms_are_those_with(activation, normalised):
     ours = fully_connected(plain, x, normalised=normalised, **setting)
     for kernel, exact in zip(ours, fully_connected(activation, x, **setting), strict=True):
         np.testing.assert_allclose(kernel, exact, rtol=1e-10)
+
+
+@pytest.mark.parametrize("variance", [0.1, 1.0, 3.0, 20.0])
+def test_tables_keep_their_digits_at_large_variances(variance):
+    """One layer of erf, near duplicates too, against its closed form in 40 digits; at 100, no number at all."""
+    plain = Activation("plain", erf.fn)
+    angles = np.array([1e-7, 1e-3, 0.1, 0.7, 1.5, 2.5, 3.14])
+    deficit = jnp.asarray(2 * np.sin(angles / 2) ** 2)[None, :]
+
+    def activated(variance):
+        std = np.sqrt(variance)
+        return activate(plain, Covariance(jnp.full(1, std), jnp.full(7, std), deficit), normalised=True)
+
+    features, slope = activated(variance)
+    with mp.workdps(40):
+        q, lost = mp.mpf(float(np.sqrt(variance))) ** 2, [mp.mpf(float(d)) for d in deficit[0]]
+        same = mp.asin(2 * q / (1 + 2 * q))
+        duals = [1 - mp.asin(2 * q * (1 - d) / (1 + 2 * q)) / same for d in lost]
+        slopes = [4 / mp.pi / mp.sqrt((1 + 2 * q) ** 2 - 4 * (q * (1 - d)) ** 2) for d in lost]
+    np.testing.assert_allclose(features.deficit[0], [float(d) for d in duals], rtol=1e-10)
+    np.testing.assert_allclose(slope[0], [float(s) for s in slopes], rtol=1e-10)
+    assert np.isnan(activated(100.0).slope).all()
+
+
+def test_tables_of_functions_with_kinks_are_their_duals():
+    clip = Activation("hard_tanh", lambda x: jnp.clip(x, -1.0, 1.0), kinks=(-1.0, 1.0))
+    q, angles = jnp.asarray(1.5), np.array([0.05, 1.0, 2.8])
+    deficit = jnp.asarray(2 * np.sin(angles / 2) ** 2)[None, :]
+    std = jnp.sqrt(q)
+    features, slope = activate(clip, Covariance(jnp.full(1, std), jnp.full(3, std), deficit), normalised=True)
+    np.testing.assert_allclose(features.matrix[0], clip.dual(q, q, q * (1 - deficit[0])), rtol=1e-10)
+    np.testing.assert_allclose(slope[0], clip.dual_derivative(q, q, q * (1 - deficit[0])), rtol=1e-10)
 
 
 def exact_relu_ntk(angle, depth, weight_var, bias_var):

@@ -19,17 +19,21 @@ from jaxtyping import Array, Float
 from theorysim.checks import is_traced, require_nonnegative
 from theorysim.quadrature import (
     HARMONICS,
+    LEGENDRE,
     NODES,
     WEIGHTS,
     angular_spectrum,
+    chebyshev,
     chebyshev_sum,
     derivative,
+    gaussian_mean,
     kinked_mean,
 )
 from theorysim.typing import Scalar, as_floats
 
 Covariance = Float[Array, "..."]
 Dual = Callable[[Covariance, Covariance, Covariance], Covariance]
+TURNS = 64  # angles at which a dual with kinks is integrated
 
 
 @dataclass(frozen=True)
@@ -97,10 +101,25 @@ class Activation:
 
     def over_angles(self, q: Scalar, angles: Float[np.ndarray, " angles"]) -> "OverAngles":
         """The duals at one variance, over angles > 0 that are known beforehand: what tables are made of."""
-        if self.closed_dual is not None or self.kinks:
+        if self.closed_dual is not None:
             k = q * jnp.asarray(np.cos(angles), q.dtype)
             mean_square = self.dual(q, q, q)
             return OverAngles(mean_square, mean_square - self.dual(q, q, k), self.dual_derivative(q, q, k))
+        if self.kinks:
+            # T' is smooth in the angle, and q T' sin(angle) the derivative of what is lost.
+            nodes, transform = chebyshev(TURNS)
+            at_nodes = self.dual_derivative(q, q, q * jnp.asarray(np.cos(np.pi / 2 * (1 + nodes)), q.dtype))
+
+            def read(angles):
+                return np.polynomial.chebyshev.chebvander(2 / np.pi * angles - 1, TURNS - 1) @ transform
+
+            points, weights = LEGENDRE
+            inside = np.outer(angles, (1 + points) / 2)
+            rule = np.outer(angles, weights / 2) * np.sin(inside)
+            integral = np.einsum("ag,agn->an", rule, read(inside))
+            lost = q * jnp.asarray(integral, q.dtype) @ at_nodes
+            mean_square = gaussian_mean(lambda x: self.fn(x) ** 2, q, self.kinks)
+            return OverAngles(mean_square, lost, jnp.asarray(read(angles), q.dtype) @ at_nodes)
         power, slope_power = (jnp.square(angular_spectrum(fn, q)).sum(0) for fn in (self.fn, self.derivative))
         waves = np.outer(angles, np.arange(HARMONICS + 1))
         lost = jnp.asarray(2 * np.sin(waves / 2) ** 2, q.dtype) @ power
@@ -124,7 +143,7 @@ class Activation:
 
 
 class OverAngles(NamedTuple):
-    """E phi^2, T(q, q, q) - T(q, q, q cos(angle)) with all its digits where phi is analytic, and T'."""
+    """E phi^2, T(q, q, q) - T(q, q, q cos(angle)), with all its digits but from a closed dual, and T'."""
 
     mean_square: Scalar
     lost: Float[Array, " angles"]

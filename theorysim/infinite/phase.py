@@ -12,7 +12,7 @@ they part to a correlation c* < 1. (Poole et al., arXiv:1606.05340; Schoenholz e
 
 import inspect
 from collections.abc import Callable
-from functools import cache, wraps
+from functools import wraps
 from typing import NamedTuple, ParamSpec
 
 import jax
@@ -23,7 +23,7 @@ from jaxtyping import Array, Float
 
 from theorysim.checks import require_correlation, require_nonnegative
 from theorysim.infinite.activation import Activation, angle
-from theorysim.quadrature import chebyshev_sum, gaussian_mean
+from theorysim.quadrature import chebyshev, chebyshev_sum, gaussian_mean
 from theorysim.typing import Scalar, ScalarLike, as_floats
 
 LARGEST = 40.0  # variance that is tabulated
@@ -222,9 +222,9 @@ class Table(NamedTuple):
 
 
 def _table(activation: Activation, dtype) -> Table:
-    turns, to_angles = _chebyshev(ANGLES)
+    turns, to_angles = chebyshev(ANGLES)
     angles = np.pi * (1 + turns) / 2
-    stretched, to_variances = _chebyshev(VARIANCES)
+    stretched, to_variances = chebyshev(VARIANCES)
     variances = _unstretch((1 + stretched) / 2)
     haversines = 2 * np.sin(angles / 2) ** 2
 
@@ -238,7 +238,7 @@ def _table(activation: Activation, dtype) -> Table:
 
 
 def _mean_squares(activation: Activation, dtype) -> Float[Array, " variances"]:
-    stretched, transform = _chebyshev(VARIANCES)
+    stretched, transform = chebyshev(VARIANCES)
     nodes = jnp.asarray(_unstretch((1 + stretched) / 2), dtype)
     return jnp.asarray(transform, dtype) @ jax.vmap(lambda q: _mean_square(activation, activation.fn, q))(nodes)
 
@@ -269,12 +269,3 @@ def _stretch(q: Scalar) -> Scalar:
 
 def _unstretch(share: np.ndarray) -> np.ndarray:
     return np.sinh(np.arcsinh(np.sqrt(LARGEST)) * np.sqrt(share)) ** 2
-
-
-@cache
-def _chebyshev(terms: int) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes on [-1, 1], and the matrix from values there to coefficients."""
-    turns = np.pi * (np.arange(terms) + 0.5) / terms
-    transform = 2 / terms * np.cos(np.outer(np.arange(terms), turns))
-    transform[0] /= 2
-    return np.cos(turns), transform
