@@ -3,10 +3,12 @@
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 Scalar = Float[Array, ""]
 ScalarLike = Float[Array, ""] | Int[Array, ""] | float | int
+Numbers = Float[Array, "*shape"] | Float[np.ndarray, "*shape"] | float | int
 
 
 def as_floats(*values: Any) -> tuple[Array, ...]:

@@ -99,7 +99,7 @@ def extrapolate(
     held_out = by > beyond
     if not held_out.any() or held_out.all():
         raise RunsError(
-            f"beyond={beyond}: {held_out.sum()} of {len(by)} runs lie beyond it; "
+            f"beyond={beyond:.4g}: {held_out.sum()} of {len(by)} runs lie beyond it; "
             f"give a value in ({by.min():.4g}, {by.max():.4g})"
         )
     columns = {name: np.asarray(runs[name]) for name in runs}

@@ -1,15 +1,14 @@
 """Which run to do next: the one that narrows a chosen quantity most, for its compute."""
 
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from theorysim.scaling.fit import Fit
+from theorysim.scaling.fit import Fit, slopes_at
 from theorysim.scaling.interval import Quantity, sandwich, value_of
 from theorysim.scaling.runs import RunsError
 
@@ -48,18 +47,14 @@ def next_run(
     covariance = own.covariance
     slope = np.asarray(jax.grad(lambda point: jnp.squeeze(value_of(quantity, problem.values(point))))(fit.point))
 
-    def derivative(inputs: Mapping[str, Any]) -> np.ndarray:
-        probe = replace(problem, inputs=inputs)
-        return np.asarray(jax.jacfwd(probe.log_prediction)(fit.point)) * np.asarray(problem.free)
-
-    rows = derivative(problem.inputs)
+    rows = np.asarray(slopes_at(problem, problem.inputs, fit.point))
     information = (rows.T * np.asarray(problem.weights)) @ rows
     worth = np.trace(covariance @ information) / float(problem.free.sum())
     inputs = {
         name: jnp.asarray(candidates[name], float) * jnp.exp(-problem.log_scale.get(unit, jnp.zeros(())))
         for name, unit in law.inputs.items()
     }
-    new = derivative(inputs)
+    new = np.asarray(slopes_at(problem, inputs, fit.point))
     spread = new @ covariance
     lost = (spread @ slope) ** 2 / (worth + np.einsum("ij,ij->i", spread, new))
     before = slope @ covariance @ slope

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -43,8 +43,12 @@ class Problem:
 
     def log_prediction(self, point: Float[Array, " parameters"]) -> Float[Array, " runs"]:
         """The logarithm of the law at the runs, in units of the data."""
+        return self.log_prediction_at(self.inputs, point)
+
+    def log_prediction_at(self, inputs: Mapping[str, Any], point: Float[Array, " parameters"]) -> Array:
+        """The same elsewhere."""
         bare = self.law.values(point, dict.fromkeys(self.log_scale, jnp.zeros(())))
-        return jnp.log(self.law.fn(**self.inputs, **bare))
+        return jnp.log(self.law.fn(**inputs, **bare))
 
     def values(self, point: Float[Array, " parameters"]) -> dict[str, Array]:
         """Parameters in the units of the runs."""
@@ -82,8 +86,11 @@ def _solve_lanes(
 
 
 @jax.jit
-def _jacobian(problem: Problem, point: Float[Array, " parameters"]) -> Float[Array, "runs parameters"]:
-    return jax.jacfwd(problem.log_prediction)(point)
+def slopes_at(
+    problem: Problem, inputs: Mapping[str, Float[Array, " runs"]], point: Float[Array, " parameters"]
+) -> Float[Array, "runs parameters"]:
+    """The derivative of log predictions at inputs (in units of the data) by the free parameters, else zero."""
+    return jax.jacfwd(problem.log_prediction_at, argnums=1)(inputs, point) * problem.free[None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,7 +243,7 @@ def _certify(problem: Problem, point: Float[Array, " parameters"]) -> dict[str, 
     law = problem.law
     free = np.asarray(problem.free) > 0
     names = [name for name, is_free in zip(law.parameters, free, strict=True) if is_free]
-    jacobian = np.asarray(_jacobian(problem, point))[:, free]
+    jacobian = np.asarray(slopes_at(problem, problem.inputs, point))[:, free]
     _, singular, directions = np.linalg.svd(jacobian * np.sqrt(np.asarray(problem.weights))[:, None])
     rank = int((singular > RANK * singular[0]).sum())
     weakest = dict(zip(names, directions[-1].tolist(), strict=True))
@@ -271,8 +278,7 @@ def _remedy(problem: Problem, point: Array, direction: np.ndarray, free: np.ndar
 
     def shows(candidate: dict[str, float]) -> float:
         arrays = {name: jnp.asarray([value]) for name, value in candidate.items()}
-        probe = replace(problem, inputs=arrays, log_loss=jnp.zeros(1), weights=jnp.ones(1))
-        seen = abs(np.asarray(_jacobian(probe, point))[0, free] @ direction)
+        seen = abs(np.asarray(slopes_at(problem, arrays, point))[0, free] @ direction)
         return float(np.nan_to_num(seen))
 
     best = max(candidates, key=shows)

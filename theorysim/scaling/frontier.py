@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 from theorysim.checks import require_positive
 from theorysim.scaling.law import Law
 from theorysim.scaling.root import log_root
-from theorysim.typing import Scalar, ScalarLike
+from theorysim.typing import Numbers, Scalar, ScalarLike
 
 FlopsPerToken = Callable[[Any], Any]
 
@@ -65,7 +65,7 @@ class Transformer:
     def __post_init__(self):
         require_positive(vocabulary=self.vocabulary, context=self.context, aspect=self.aspect)
 
-    def __call__(self, n: ScalarLike) -> ScalarLike:
+    def __call__(self, n: Any) -> Any:
         """Flops a token."""
         width = (n * self.aspect / 12) ** (1 / 3)
         tables = (int(self.embedding) + int(self.head)) * self.vocabulary * width
@@ -77,18 +77,18 @@ def exponent(parameters: Mapping[str, Any]) -> ScalarLike:
     return parameters["beta"] / (parameters["alpha"] + parameters["beta"])
 
 
-def chinchilla_frontier(parameters: Mapping[str, Any], compute: Float[Array, "*shape"] | float) -> Allocation:
+def chinchilla_frontier(parameters: Mapping[str, Any], compute: Numbers) -> Allocation:
     """The frontier of [`chinchilla`] at 6 n d flops."""
     require_positive(compute=compute)
     alpha, beta, A, B = (parameters[name] for name in ("alpha", "beta", "A", "B"))
-    pairs = jnp.asarray(compute) / 6
+    pairs = jnp.asarray(compute, float) / 6
     log_g = jnp.log(alpha * A / (beta * B)) / (alpha + beta)
-    n = jnp.exp(log_g) * pairs ** exponent(parameters)
+    n = jnp.exp(log_g + exponent(parameters) * jnp.log(pairs))
     d = pairs / n
     return Allocation(n, d, parameters["E"] + A * n**-alpha + B * d**-beta)
 
 
-def chinchilla_compute(parameters: Mapping[str, Any], loss: Float[Array, "*shape"] | float) -> Float[Array, "*shape"]:
+def chinchilla_compute(parameters: Mapping[str, Any], loss: Numbers) -> Float[Array, "*shape"]:
     """The inverse: the least compute for a loss, in flops; NaN at and below the floor E."""
     alpha, beta, A, B = (parameters[name] for name in ("alpha", "beta", "A", "B"))
     log_g = jnp.log(alpha * A / (beta * B)) / (alpha + beta)
@@ -97,7 +97,7 @@ def chinchilla_compute(parameters: Mapping[str, Any], loss: Float[Array, "*shape
     return 6 * jnp.where(above > 0, above / scale, jnp.nan) ** (-(alpha + beta) / (alpha * beta))
 
 
-def overhead(parameters: Mapping[str, Any], ratio: Float[Array, "*shape"] | float) -> Overhead:
+def overhead(parameters: Mapping[str, Any], ratio: Numbers) -> Overhead:
     """What a model `ratio` times the optimal size needs for the optimum's loss, over what the optimum needs.
 
     d / d* = [1 - (beta / alpha) (ratio^-alpha - 1)]^(-1 / beta). Below ratio = (1 + alpha / beta)^(-1 / alpha) no data
@@ -116,16 +116,17 @@ def allocate(
     compute: ScalarLike,
     *,
     flops_per_token: FlopsPerToken = six_n,
-    low: ScalarLike = 1e3,
-    high: ScalarLike = 1e15,
+    low: ScalarLike = 1.0,
+    high: ScalarLike | None = None,
     **given: Any,
 ) -> Allocation:
     """The best n and d = compute / flops_per_token(n) under any law of n and d, by the root of the loss' slope.
 
-    The loss along the budget must have one minimum in n between `low` and `high`; NaN where it has none. Other inputs
-    of the law are `given`. Differentiable in parameters and compute.
+    The loss along the budget must have one minimum in n between `low` and `high`, the compute itself unless given; NaN
+    where it has none. Other inputs of the law are `given`. Differentiable in parameters and compute.
     """
     _require_sizes(law)
+    high = compute if high is None else high
     require_positive(compute=compute, low=low, high=high)
 
     def data(log_n: Array, compute: Any) -> Array:
@@ -165,8 +166,9 @@ def crossover(parameters: Mapping[str, Any]) -> Scalar:
 
     Beyond it the ranking of small runs reverses (Xiao, arXiv:2409.15156). Infinite where the exponents agree.
     """
-    gap = parameters["alpha1"] - parameters["alpha2"]
-    return jnp.exp((jnp.log(parameters["A1"]) - jnp.log(parameters["A2"])) / gap)
+    gap = jnp.asarray(parameters["alpha1"] - parameters["alpha2"], float)
+    log_ratio = jnp.log(parameters["A1"]) - jnp.log(parameters["A2"])
+    return jnp.where(gap == 0, jnp.inf, jnp.exp(log_ratio / jnp.where(gap == 0, 1.0, gap)))
 
 
 def _require_sizes(law: Law) -> None:

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 from scipy.stats import chi2, norm
 
 from theorysim.scaling.compare import log_likelihood
-from theorysim.scaling.fit import Fit, Problem, solve_all
+from theorysim.scaling.fit import Fit, Problem, slopes_at, solve_all
 from theorysim.scaling.runs import RunsError
 from theorysim.typing import ScalarLike
 
@@ -39,7 +39,7 @@ class Draws(NamedTuple):
 
     def standard_error(self, quantity: Quantity) -> Float[np.ndarray, "*shape"]:
         """Standard deviation over resamples."""
-        return self.of(quantity).std(0, ddof=1)
+        return np.asarray(self.of(quantity).std(0, ddof=1))
 
 
 def bootstrap(fit: Fit, *, key: Array, samples: int = 1000, groups: Int[np.ndarray, " runs"] | None = None) -> Draws:
@@ -104,7 +104,7 @@ def sandwich(fit: Fit, *, bandwidth: float | None = None) -> Sandwich:
     h = float(np.median(size)) if bandwidth is None else bandwidth
     if not h > 0:
         raise RunsError(f"bandwidth={h}: give a value > 0, of the order of the residuals")
-    jacobian = np.asarray(jax.jacfwd(problem.log_prediction)(fit.point)) * np.asarray(problem.free)
+    jacobian = np.asarray(slopes_at(problem, problem.inputs, fit.point))
     weights = np.asarray(problem.weights) * np.asarray(problem.objective.side(jnp.asarray(fit.residuals)))
     psi = weights * np.clip(fit.residuals, -delta, delta)
     # Where the knee is wider than the band, the objective is smooth at the scale of the residuals.

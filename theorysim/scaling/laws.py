@@ -10,55 +10,53 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from theorysim.scaling.law import Law, Parameter
-from theorysim.typing import ScalarLike
+from theorysim.typing import Numbers, ScalarLike
 
-Loss = Float[Array, "*runs"]
-Runs = Loss | Float[np.ndarray, "*runs"] | float
+Loss = Float[Array, "*shape"]
 
 
-def power(base: Runs, exponent: ScalarLike) -> Loss:
+def power(base: Numbers, exponent: ScalarLike) -> Loss:
     """base^exponent for base > 0: by exp and log, which vectorise."""
     return jnp.exp(exponent * jnp.log(base))
 
 
-def hestness(d: Runs, a: ScalarLike, b: ScalarLike, c: ScalarLike) -> Loss:
+def hestness(d: Numbers, a: ScalarLike, b: ScalarLike, c: ScalarLike) -> Loss:
     """Loss a d^b + c with b < 0 (Hestness et al., arXiv:1712.00409)."""
     return a * power(d, b) + c
 
 
-def kaplan_n(n: Runs, Nc: ScalarLike, alpha: ScalarLike) -> Loss:
+def kaplan_n(n: Numbers, Nc: ScalarLike, alpha: ScalarLike) -> Loss:
     """(Nc / n)^alpha, n without embeddings (Kaplan et al., arXiv:2001.08361, eq. 1.1)."""
     return power(Nc / n, alpha)
 
 
-def kaplan_d(d: Runs, Dc: ScalarLike, alpha: ScalarLike) -> Loss:
+def kaplan_d(d: Numbers, Dc: ScalarLike, alpha: ScalarLike) -> Loss:
     """(Dc / d)^alpha, with early stopping (arXiv:2001.08361, eq. 1.2)."""
     return power(Dc / d, alpha)
 
 
-def kaplan_c(c: Runs, Cc: ScalarLike, alpha: ScalarLike) -> Loss:
+def kaplan_c(c: Numbers, Cc: ScalarLike, alpha: ScalarLike) -> Loss:
     """(Cc / c)^alpha, at the best size for each compute (arXiv:2001.08361, eq. 1.3)."""
     return power(Cc / c, alpha)
 
 
-def kaplan_nd(n: Runs, d: Runs, Nc: ScalarLike, Dc: ScalarLike, alpha_n: ScalarLike, alpha_d: ScalarLike) -> Loss:
+def kaplan_nd(n: Numbers, d: Numbers, Nc: ScalarLike, Dc: ScalarLike, alpha_n: ScalarLike, alpha_d: ScalarLike) -> Loss:
     """[(Nc / n)^(alpha_n / alpha_d) + Dc / d]^alpha_d (arXiv:2001.08361, eq. 1.5)."""
     return power(power(Nc / n, alpha_n / alpha_d) + Dc / d, alpha_d)
 
 
-def kaplan_ns(n: Runs, s: Runs, Nc: ScalarLike, Sc: ScalarLike, alpha_n: ScalarLike, alpha_s: ScalarLike) -> Loss:
+def kaplan_ns(n: Numbers, s: Numbers, Nc: ScalarLike, Sc: ScalarLike, alpha_n: ScalarLike, alpha_s: ScalarLike) -> Loss:
     """(Nc / n)^alpha_n + (Sc / s)^alpha_s, s the steps at a batch far above critical (arXiv:2001.08361, eq. 1.6)."""
     return power(Nc / n, alpha_n) + power(Sc / s, alpha_s)
 
 
 def su(
-    n: Runs,
-    s: Runs,
-    b: Runs,
+    n: Numbers,
+    s: Numbers,
+    b: Numbers,
     Nc: ScalarLike,
     Sc: ScalarLike,
     Bc: ScalarLike,
@@ -81,22 +79,22 @@ def su(
     return jnp.exp(_root(excess, start, (capacity, Sc, Bc, alpha_s, alpha_b), steps=8))
 
 
-def henighan(x: Runs, E: ScalarLike, x0: ScalarLike, alpha: ScalarLike) -> Loss:
+def henighan(x: Numbers, E: ScalarLike, x0: ScalarLike, alpha: ScalarLike) -> Loss:
     """E + (x0 / x)^alpha, x a size or a compute (Henighan et al., arXiv:2010.14701)."""
     return E + power(x0 / x, alpha)
 
 
 def chinchilla(
-    n: Runs, d: Runs, E: ScalarLike, A: ScalarLike, B: ScalarLike, alpha: ScalarLike, beta: ScalarLike
+    n: Numbers, d: Numbers, E: ScalarLike, A: ScalarLike, B: ScalarLike, alpha: ScalarLike, beta: ScalarLike
 ) -> Loss:
     """E + A / n^alpha + B / d^beta (Hoffmann et al., arXiv:2203.15556, section 3.3)."""
     return E + A * power(n, -alpha) + B * power(d, -beta)
 
 
 def muennighoff(
-    n: Runs,
-    d: Runs,
-    unique: Runs,
+    n: Numbers,
+    d: Numbers,
+    unique: Numbers,
     E: ScalarLike,
     A: ScalarLike,
     B: ScalarLike,
@@ -120,13 +118,13 @@ def muennighoff(
     return chinchilla(effective(enough, n, R_n), effective(unique, d, R_d), E, A, B, alpha, beta)
 
 
-def gadre(n: Runs, d: Runs, E: ScalarLike, a: ScalarLike, b: ScalarLike, eta: ScalarLike) -> Loss:
+def gadre(n: Numbers, d: Numbers, E: ScalarLike, a: ScalarLike, b: ScalarLike, eta: ScalarLike) -> Loss:
     """E + (a M^eta + b M^-eta) C^-eta with M = d / n and C = 6 n d (Gadre et al., arXiv:2403.08540)."""
     M, C = d / n, 6 * n * d
     return E + (a * power(M, eta) + b * power(M, -eta)) * power(C, -eta)
 
 
-def broken(x: Runs, a: ScalarLike, b: ScalarLike, c0: ScalarLike, **breaks: ScalarLike) -> Loss:
+def broken(x: Numbers, a: ScalarLike, b: ScalarLike, c0: ScalarLike, **breaks: ScalarLike) -> Loss:
     """Loss a + b x^-c0 prod_i [1 + (x / d_i)^(1 / f_i)]^(-c_i f_i) (Caballero et al., arXiv:2210.14891, eq. 1).
 
     Break i lies at d_i, is as sharp as f_i is small, and changes the slope by c_i; `breaks` holds d1, f1, c1, d2, ...
@@ -140,8 +138,8 @@ def broken(x: Runs, a: ScalarLike, b: ScalarLike, c0: ScalarLike, **breaks: Scal
 
 
 def crossing(
-    c: Runs,
-    method: Runs,
+    c: Numbers,
+    method: Numbers,
     E: ScalarLike,
     A1: ScalarLike,
     A2: ScalarLike,
@@ -152,22 +150,22 @@ def crossing(
     return E + jnp.where(method == 1, A1 * power(c, -alpha1), A2 * power(c, -alpha2))
 
 
-def m1(x: Runs, b: ScalarLike, c: ScalarLike) -> Loss:
+def m1(x: Numbers, b: ScalarLike, c: ScalarLike) -> Loss:
     """Loss b x^-c (Alabdulmohsin et al., arXiv:2209.06640)."""
     return b * power(x, -c)
 
 
-def m2(x: Runs, b: ScalarLike, c: ScalarLike, E: ScalarLike) -> Loss:
+def m2(x: Numbers, b: ScalarLike, c: ScalarLike, E: ScalarLike) -> Loss:
     """Loss b x^-c + E (arXiv:2209.06640)."""
     return b * power(x, -c) + E
 
 
-def m3(x: Runs, b: ScalarLike, c: ScalarLike, gamma: ScalarLike) -> Loss:
+def m3(x: Numbers, b: ScalarLike, c: ScalarLike, gamma: ScalarLike) -> Loss:
     """Loss b (1 / x + gamma)^c: its floor is b gamma^c (arXiv:2209.06640)."""
     return b * power(1 / x + gamma, c)
 
 
-def m4(x: Runs, b: ScalarLike, c: ScalarLike, E: ScalarLike, E0: ScalarLike, alpha: ScalarLike) -> Loss:
+def m4(x: Numbers, b: ScalarLike, c: ScalarLike, E: ScalarLike, E0: ScalarLike, alpha: ScalarLike) -> Loss:
     """The loss in (E, E0) with (loss - E) / (E0 - loss)^alpha = b x^-c: a sigmoid of log x (arXiv:2209.06640).
 
     E0 is the loss of chance. Solved for the logit of (loss - E) / (E0 - E), in which the equation is monotone and
@@ -184,8 +182,8 @@ def m4(x: Runs, b: ScalarLike, c: ScalarLike, E: ScalarLike, E0: ScalarLike, alp
 
 
 def routed(
-    n: Runs,
-    experts: Runs,
+    n: Numbers,
+    experts: Numbers,
     a: ScalarLike,
     b: ScalarLike,
     c: ScalarLike,
@@ -204,9 +202,9 @@ def routed(
 
 
 def sparse(
-    n: Runs,
-    d: Runs,
-    sparsity: Runs,
+    n: Numbers,
+    d: Numbers,
+    sparsity: Numbers,
     A: ScalarLike,
     B: ScalarLike,
     C: ScalarLike,
