@@ -105,7 +105,8 @@ def overhead(parameters: Mapping[str, Any], ratio: Numbers) -> Overhead:
     """
     require_positive(ratio=ratio)
     alpha, beta = parameters["alpha"], parameters["beta"]
-    left = 1 - beta / alpha * jnp.expm1(-alpha * jnp.log(jnp.asarray(ratio, float)))
+    ratio = jnp.asarray(ratio, float)
+    left = 1 - beta / alpha * jnp.expm1(-alpha * jnp.log(ratio))
     d = jnp.where(left > 0, jnp.where(left > 0, left, 1.0) ** (-1 / beta), jnp.inf)
     return Overhead(d, ratio * d)
 

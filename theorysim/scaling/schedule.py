@@ -1,0 +1,427 @@
+"""Losses of whole learning-rate schedules: two published laws, their fits, and the schedule that each likes best.
+
+A schedule is an array of learning rates, one a step. After s steps the rates rates[0], ..., rates[s - 1] have been
+used, and S1 = their sum. Rate k differs from the one before by the drop rates[k - 1] - rates[k], which the laws reward
+the later the more. Curves of one run, all its losses under one schedule, have errors in common: bootstrap them by
+`groups=runs["curve"]`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int
+
+from theorysim.checks import is_traced, require_nonnegative, require_positive
+from theorysim.scaling.law import Law, Parameter
+from theorysim.scaling.laws import power
+from theorysim.typing import Scalar, ScalarLike
+
+Rates = Float[Array, " length"] | Float[np.ndarray, " length"]
+Steps = Int[Array, " steps"] | Int[np.ndarray, " steps"]
+
+
+def linear(progress: Float[Array, "*steps"]) -> Float[Array, "*steps"]:
+    """1 - progress."""
+    return 1 - progress
+
+
+def one_minus_sqrt(progress: Float[Array, "*steps"]) -> Float[Array, "*steps"]:
+    """1 - sqrt(progress): down fast, and slowly to the end (Hägele et al., arXiv:2405.18392)."""
+    return 1 - jnp.sqrt(progress)
+
+
+def half_cosine(progress: Float[Array, "*steps"]) -> Float[Array, "*steps"]:
+    """(1 + cos(pi progress)) / 2."""
+    return (1 + jnp.cos(jnp.pi * progress)) / 2
+
+
+def stable_decay(
+    peak: ScalarLike,
+    length: int,
+    *,
+    decay: int,
+    final: ScalarLike = 0.0,
+    shape: Callable[[Array], Array] = linear,
+    warm_up: int = 0,
+) -> Float[Array, " length"]:
+    """Warm-up, stable, decay (Hu et al., arXiv:2404.06395): linearly up to the peak in `warm_up` steps, stay, and come
+    down over the last `decay` steps by `shape` of their progress in [0, 1).
+
+    Rate `final` would be the next after the last, so that no step is wasted on a final rate of zero.
+    """
+    require_nonnegative(peak=peak, final=final, warm_up=warm_up, decay=decay)
+    if length < 1 or warm_up + decay > length:
+        raise ValueError(f"length={length}: give at least 1, and warm_up + decay = {warm_up + decay}")
+    rising = jnp.arange(1, warm_up + 1) / max(warm_up, 1)
+    falling = shape(jnp.arange(decay) / max(decay, 1))
+    return jnp.concatenate(
+        [peak * rising, peak * jnp.ones(length - warm_up - decay), final + (peak - final) * falling]
+    )
+
+
+def constant(peak: ScalarLike, length: int, *, warm_up: int = 0) -> Float[Array, " length"]:
+    """Up to the peak in `warm_up` steps, and stay."""
+    return stable_decay(peak, length, decay=0, warm_up=warm_up)
+
+
+def cosine(peak: ScalarLike, length: int, *, final: ScalarLike = 0.0, warm_up: int = 0) -> Float[Array, " length"]:
+    """Up to the peak in `warm_up` steps, and down to `final` by half a cosine (arXiv:1608.03983)."""
+    return stable_decay(peak, length, decay=length - warm_up, final=final, shape=half_cosine, warm_up=warm_up)
+
+
+def two_stage(
+    peak: ScalarLike, second: ScalarLike, length: int, *, switch: int, warm_up: int = 0
+) -> Float[Array, " length"]:
+    """[`constant`], with the rate `second` from step `switch` on."""
+    require_nonnegative(second=second)
+    if not warm_up <= switch <= length:
+        raise ValueError(f"switch={switch}: give a step between warm_up = {warm_up} and length = {length}")
+    return jnp.where(jnp.arange(length) < switch, constant(peak, length, warm_up=warm_up), second)
+
+
+def drops(rates: Rates, *, count_warm_up: bool) -> Float[Array, " length"]:
+    """How much each rate is below the one before; zero up to the first highest rate, unless the warm-up counts."""
+    rates = jnp.asarray(rates)
+    found = jnp.concatenate([jnp.zeros_like(rates[:1]), rates[:-1] - rates[1:]])
+    return found if count_warm_up else jnp.where(jnp.arange(len(rates)) > jnp.argmax(rates), found, 0)
+
+
+def annealed_area(rates: Rates, memory: ScalarLike, *, count_warm_up: bool = False) -> Float[Array, " length"]:
+    """S2 after each step: the sum of m_i = lam m_(i-1) + drop_i, with lam = 1 - 1 / memory (arXiv:2408.11029).
+
+    Each drop weighs 1 - lam^(steps since), times `memory`. By an associative scan, in O(length).
+    """
+    _require_rates(rates)
+    _require_memory(memory)
+    down = drops(rates, count_warm_up=count_warm_up)
+    lam = jnp.broadcast_to(1 - 1 / jnp.asarray(memory, down.dtype), down.shape)
+
+    def after(first: Any, second: Any) -> Any:
+        return first[0] * second[0], second[0] * first[1] + second[1]
+
+    momentum = jax.lax.associative_scan(after, (lam, down))[1]
+    return jnp.cumsum(momentum)
+
+
+def annealing(
+    rates: Rates,
+    steps: Steps,
+    *,
+    L0: ScalarLike,
+    A: ScalarLike,
+    alpha: ScalarLike,
+    C: ScalarLike,
+    memory: ScalarLike,
+    n: ScalarLike = 1.0,
+    B: ScalarLike = 0.0,
+    beta: ScalarLike = 0.0,
+    count_warm_up: bool = False,
+) -> Float[Array, " steps"]:
+    """Loss L0 + A S1^-alpha - C S2 (+ B n^-beta) after each number of steps (Tissue et al., arXiv:2408.11029).
+
+    S2 is the [`annealed_area`]; `memory` = 1 / (1 - lam), in steps. The annealing starts after the warm-up, whose rise
+    would else make S2 negative for ever after; `count_warm_up` counts it, as some code of the paper's readers does.
+    """
+    steps = _require_steps(steps, rates)
+    area = annealed_area(rates, memory, count_warm_up=count_warm_up)
+    s1 = jnp.cumsum(jnp.asarray(rates))[steps - 1]
+    return L0 + A * power(s1, -alpha) - C * area[steps - 1] + B * power(jnp.asarray(n, s1.dtype), -beta)
+
+
+def multi_power(
+    rates: Rates,
+    steps: Steps,
+    *,
+    L0: ScalarLike,
+    A: ScalarLike,
+    alpha: ScalarLike,
+    B: ScalarLike,
+    C: ScalarLike,
+    beta: ScalarLike,
+    gamma: ScalarLike,
+    count_warm_up: bool = True,
+) -> Float[Array, " steps"]:
+    """Loss L0 + A S1^-alpha - B sum_k drop_k G(rates[k]^-gamma S_k) after each number of steps, with
+
+    G(u) = 1 - (1 + C u)^-beta and S_k the sum of rates from k on (Luo et al., arXiv:2503.12811). Exact, in
+    O(steps length). The paper's step t is t + 1 here (it counts from 0). Its constants count the rises of the warm-up
+    as negative drops: without them, they miss its losses by 0.1 nats.
+    """
+    _require_rates(rates)
+    steps = _require_steps(steps, rates)
+    rates = jnp.asarray(rates)
+    down = drops(rates, count_warm_up=count_warm_up)
+    s1 = jnp.cumsum(rates)
+    before = s1 - rates
+    log_rate = jnp.log(jnp.where(rates > 0, rates, 1))
+    index = jnp.arange(len(rates))
+
+    def gain(step: Array) -> Array:
+        # A rate of zero earns nothing until a later step moves.
+        area = s1[step - 1] - before
+        seen = (index < step) & (area > 0) & (rates > 0)
+        response = _response(jnp.log(jnp.where(seen, area, 1.0)) - gamma * log_rate, C, beta)
+        return jnp.sum(jnp.where(seen, down * response, 0))
+
+    return L0 + A * power(s1[steps - 1], -alpha) - B * jax.lax.map(gain, steps, batch_size=32)
+
+
+def _response(log_area: Array, C: ScalarLike, beta: ScalarLike) -> Array:
+    """G of the exponential: 1 - (1 + C u)^-beta."""
+    return -jnp.expm1(-beta * jnp.log1p(C * jnp.exp(log_area)))
+
+
+class Curve(NamedTuple):
+    """Losses of one run: its schedule, the numbers of steps at which the loss was taken, and the model's size."""
+
+    rates: Float[np.ndarray, " length"]
+    steps: Int[np.ndarray, " observations"]
+    loss: Float[np.ndarray, " observations"]
+    n: float | None = None
+
+
+class Fittable(NamedTuple):
+    """A law of given curves and the table of their losses, for `fit(law, runs)`.
+
+    Each row of `runs` is one loss; `curve` and `step` say which. A part of the rows is a table, too: fit some curves,
+    predict others.
+    """
+
+    law: Law
+    runs: dict[str, np.ndarray]
+
+
+def annealing_law(curves: Sequence[Curve], *, count_warm_up: bool = False, resolution: int = 16) -> Fittable:
+    """[`annealing`] as a law to fit; with sizes n in all curves, the term B n^-beta is fitted, too.
+
+    Drops are put together where the logarithms of their distances from the loss differ by less than 1 / `resolution`,
+    which moves S2 by 1e-5 of itself.
+    """
+    runs, past = _observe(curves, count_warm_up, resolution, by_area=False)
+    sized = "n" in runs
+    weight, distance = jnp.asarray(past.weight), jnp.asarray(past.distance)
+
+    def fn(
+        s1: Array,
+        row: Array,
+        L0: ScalarLike,
+        A: ScalarLike,
+        alpha: ScalarLike,
+        C: ScalarLike,
+        memory: ScalarLike,
+        n: Array | float = 1.0,
+        B: ScalarLike = 0.0,
+        beta: ScalarLike = 0.0,
+    ) -> Array:
+        row = row.astype(int)
+        forgotten = -jnp.expm1(distance[row] * jnp.log1p(-1 / memory))
+        area = memory * jnp.sum(weight[row] * forgotten, -1)
+        capacity = B * power(n, -beta) if sized else 0.0
+        return L0 + A * power(s1, -alpha) - C * area + capacity
+
+    length, peak = past.length, past.peak
+    size = {"B": Parameter(0.02, 1.5, {"loss": 1, "n": _beta}), "beta": Parameter(0.05, 1.0, positive=False)}
+    law = Law(
+        "annealing",
+        fn,
+        {"s1": "s1", "row": "row"} | ({"n": "n"} if sized else {}),
+        {
+            **_powers(),
+            "C": Parameter(0.1 / (peak * length), 100 / (peak * length), {"loss": 1}),
+            "memory": Parameter(max(2.0, 0.002 * length), max(4.0, 0.5 * length)),
+            **(size if sized else {}),
+        },
+        "arXiv:2408.11029",
+    )
+    return Fittable(law, runs)
+
+
+def multi_power_law(curves: Sequence[Curve], *, count_warm_up: bool = True, resolution: int = 16) -> Fittable:
+    """[`multi_power`] as a law to fit.
+
+    Drops are put together where the logarithms of their S_k differ by less than 1 / `resolution`, which moves the sum
+    by 1e-5 of itself.
+    """
+    runs, past = _observe(curves, count_warm_up, resolution, by_area=True)
+    weight, log_area, log_rate = jnp.asarray(past.weight), jnp.asarray(past.log_area), jnp.asarray(past.log_rate)
+
+    def fn(
+        s1: Array,
+        row: Array,
+        L0: ScalarLike,
+        A: ScalarLike,
+        alpha: ScalarLike,
+        B: ScalarLike,
+        C: ScalarLike,
+        beta: ScalarLike,
+        gamma: ScalarLike,
+    ) -> Array:
+        row = row.astype(int)
+        response = _response(log_area[row] - gamma * log_rate[row], C, beta)
+        return L0 + A * power(s1, -alpha) - B * jnp.sum(weight[row] * response, -1)
+
+    once = np.sqrt(past.peak) * past.length  # u after the whole run at the peak, for gamma = 1/2
+    law = Law(
+        "multi_power",
+        fn,
+        {"s1": "s1", "row": "row"},
+        {
+            **_powers(),
+            "B": Parameter(0.02 / past.peak, 1 / past.peak, {"loss": 1}),
+            "C": Parameter(1 / once, 1e4 / once),
+            "beta": Parameter(0.2, 1.0, positive=False),
+            "gamma": Parameter(0.2, 0.9, positive=False),
+        },
+        "arXiv:2503.12811",
+    )
+    return Fittable(law, runs)
+
+
+def _powers() -> dict[str, Parameter]:
+    return {
+        "L0": Parameter(0.1, 0.95, {"loss": 1}),
+        "A": Parameter(0.02, 1.5, {"loss": 1, "s1": lambda values: values["alpha"]}),
+        "alpha": Parameter(0.1, 1.0, positive=False),
+    }
+
+
+def _beta(values: Any) -> Any:
+    return values["beta"]
+
+
+class _Past(NamedTuple):
+    """What each loss remembers: drops put together, their distance in steps, log S_k and log rate; scales of all."""
+
+    weight: np.ndarray
+    distance: np.ndarray
+    log_area: np.ndarray
+    log_rate: np.ndarray
+    length: int
+    peak: float
+
+
+def _observe(
+    curves: Sequence[Curve], count_warm_up: bool, resolution: int, *, by_area: bool
+) -> tuple[dict[str, np.ndarray], _Past]:
+    if not curves:
+        raise ValueError("curves=[]: give at least one Curve(rates, steps, loss)")
+    columns: dict[str, list] = {name: [] for name in ("curve", "step", "s1", "loss", "n")}
+    pasts = []
+    for number, curve in enumerate(curves):
+        _require_rates(curve.rates)
+        steps = np.asarray(_require_steps(curve.steps, curve.rates))
+        if len(steps) != len(curve.loss):
+            raise ValueError(f"curve {number} has {len(curve.loss)} losses at {len(steps)} steps: give one each")
+        rates = np.asarray(curve.rates, np.float64)
+        s1 = np.cumsum(rates)
+        down = np.asarray(drops(rates, count_warm_up=count_warm_up))
+        pasts += [_past(rates, s1, down, int(step), resolution, by_area) for step in steps]
+        ones = np.ones(len(steps))
+        values = (number * ones, steps, s1[steps - 1], curve.loss, np.nan * ones if curve.n is None else curve.n * ones)
+        for name, value in zip(columns, values, strict=True):
+            columns[name].append(np.asarray(value, np.float64))
+    runs = {name: np.concatenate(parts) for name, parts in columns.items()}
+    runs["row"] = np.arange(len(pasts), dtype=np.float64)
+    if np.isnan(runs["n"]).any():
+        del runs["n"]
+    widest = max(len(past[0]) for past in pasts)
+    padded = np.stack([np.pad(past, ((0, 0), (0, widest - past.shape[1]))) for past in pasts], 1)
+    longest = max(len(curve.rates) for curve in curves)
+    return runs, _Past(*padded, length=longest, peak=float(max(np.max(curve.rates) for curve in curves)))
+
+
+def _past(
+    rates: np.ndarray, s1: np.ndarray, down: np.ndarray, step: int, resolution: int, by_area: bool
+) -> np.ndarray:
+    """Weight, distance, log S_k and log rate of the drops before a step, in bins of the logarithm of one of them.
+
+    A bin keeps its total drop, at the mean place: what is lost is of second order in its width.
+    """
+    area = s1[step - 1] - (s1[:step] - rates[:step])
+    k = np.flatnonzero((down[:step] != 0) & (rates[:step] > 0) & (area > 0))
+    if not len(k):
+        return np.zeros((4, 1))
+    distance, log_area = (step - k).astype(float), np.log(area[k])
+    place = log_area if by_area else np.log(distance)
+    bins = np.unique(np.floor(place * resolution), return_inverse=True)[1]
+    total, size = np.bincount(bins, down[k]), np.bincount(bins, np.abs(down[k]))
+    means = [np.bincount(bins, np.abs(down[k]) * of) / size for of in (distance, log_area, np.log(rates[k]))]
+    return np.stack([total, *means])
+
+
+class Optimised(NamedTuple):
+    """A schedule, the loss predicted at its end, and a bound on what any small change of it could still win.
+
+    `gap` is the largest decrease that the derivative promises on the way to any monotone schedule, in units of the
+    loss; zero at a minimum (Frank & Wolfe 1956; Jaggi 2013).
+    """
+
+    rates: Float[Array, " length"]
+    loss: Scalar
+    gap: Scalar
+
+
+def optimise(
+    final_loss: Callable[[Float[Array, " length"]], Scalar],
+    *,
+    peak: ScalarLike,
+    length: int,
+    iterations: int = 2000,
+    learning_rate: ScalarLike = 0.05,
+) -> Optimised:
+    """The schedule that never rises, from at most `peak` down to at least 0, with the least final loss.
+
+    As arXiv:2503.12811 does it: by gradients through the law. Rates are peak (1 - cumulative softmax), and Adam, its
+    own learning rate annealed, moves the logits from those of a linear decay. Close a warm-up into `final_loss`. Of
+    order iterations times the cost of the law; jittable, vmappable over the peak and what `final_loss` closes over.
+    """
+    require_positive(peak=peak, learning_rate=learning_rate)
+    if length < 2:
+        raise ValueError(f"length={length}: give at least 2 steps")
+
+    def schedule(logits: Array) -> Array:
+        # Reversed sums: a small rate at the end is a sum of small shares, not a difference.
+        return peak * jnp.cumsum(jax.nn.softmax(logits)[::-1])[::-1][1:]
+
+    optimizer = optax.adam(optax.cosine_decay_schedule(1.0, iterations))
+
+    def step(state: Any, _: Any) -> tuple[Any, None]:
+        logits, memory = state
+        updates, memory = optimizer.update(jax.grad(lambda z: final_loss(schedule(z)))(logits), memory, logits)
+        return (logits + learning_rate * updates, memory), None
+
+    start = jnp.zeros(length + 1, jnp.result_type(float))
+    (logits, _), _ = jax.lax.scan(step, (start, optimizer.init(start)), length=iterations)
+    rates = schedule(logits)
+    loss, slope = jax.value_and_grad(final_loss)(rates)
+    # The corners of the set of schedules: the peak for some steps, then nothing.
+    corners = peak * jnp.cumsum(slope)
+    return Optimised(rates, loss, slope @ rates - jnp.minimum(corners.min(), 0.0))
+
+
+def _require_rates(rates: Any) -> None:
+    if np.ndim(rates) != 1 or np.shape(rates)[0] < 1:
+        raise ValueError(f"rates has the shape {np.shape(rates)}: give one learning rate a step, at least one")
+    if not is_traced(rates):
+        bad = ~(np.asarray(rates) >= 0) | ~np.isfinite(np.asarray(rates))
+        if bad.any():
+            first = int(np.argmax(bad))
+            raise ValueError(f"rates[{first}]={np.asarray(rates)[first]}: give learning rates >= 0")
+
+
+def _require_memory(memory: Any) -> None:
+    if not is_traced(memory) and not np.all(np.asarray(memory) >= 1):
+        raise ValueError(f"memory={memory}: give 1 / (1 - lam) >= 1 steps")
+
+
+def _require_steps(steps: Any, rates: Any) -> Array:
+    length = np.shape(rates)[0]
+    if not is_traced(steps):
+        bad = (np.asarray(steps) < 1) | (np.asarray(steps) > length)
+        if bad.any():
+            raise ValueError(f"steps holds {np.asarray(steps)[bad][0]}: give steps in 1, ..., {length}, the schedule's")
+    return jnp.asarray(steps)
