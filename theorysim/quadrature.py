@@ -10,7 +10,7 @@ correlation,
     E[f(u) g(v)] = sum_m cos(m angle) int_0^inf r exp(-r^2 / 2) F_m(r) G_m(r) dr,
 
 where F_m and G_m are the cosine coefficients of f(s1 r cos(phi)) and g(s2 r cos(phi)). One transform of each function
-serves every correlation, up to 1. A function with kinks is integrated from kink to kink instead.
+serves every correlation, up to 1. A function with kinks is integrated from kink to kink instead, along two axes.
 """
 
 import math
@@ -29,7 +29,7 @@ NODES = np.linspace(-12.0, 12.0, 481)
 WEIGHTS = np.exp(-(NODES**2) / 2) / np.sqrt(2 * np.pi) * (NODES[1] - NODES[0])
 
 LEGENDRE = np.polynomial.legendre.leggauss(72)
-ARC = np.polynomial.legendre.leggauss(32)  # between two kinks of a circle
+PANEL = np.polynomial.legendre.leggauss(40)  # between two kinks
 FARTHEST = 10.0  # standard deviations; exp(-50) of the Gaussian lies beyond
 RADII = (LEGENDRE[0] + 1) * FARTHEST / 2
 RADIAL_WEIGHTS = LEGENDRE[1] * FARTHEST / 2 * RADII * np.exp(-(RADII**2) / 2)
@@ -130,34 +130,30 @@ def kinked_mean(
 ) -> Scalar:
     """E[fn1(u) fn2(v)] for functions with common `kinks`, where they may jump; cos(angle) is the correlation.
 
-    In polar coordinates, from kink to kink. Along the radius the integrand is singular where a circle first touches a
-    kink of u or of v, and where it passes a crossing of two: a double-exponential rule between those does not mind.
+    With u = std1 (c x + s y), v = std2 (c x - s y), c and s of half the angle, kinks are lines in the plane of x and y:
+    along x the integrand is analytic from line to line, and that integral analytic in y but where two lines cross.
     Differentiable once.
     """
     std1, std2 = _sqrt(variance1), _sqrt(variance2)
-    tiny = jnp.finfo(angle.dtype).tiny
-    first_touched = [abs(x) / std for x in {abs(x) for x in kinks if x} for std in (std1, std2)]
-    crossed = [
-        jnp.sqrt((x / std1 - y / std2) ** 2 + 4 * x * y / (std1 * std2) * jnp.sin(angle / 2) ** 2)
-        / jnp.maximum(jnp.sin(angle), tiny)
-        for x in kinks
-        for y in kinks
-        if x or y
-    ]
-    breaks = jnp.stack([jnp.zeros_like(angle), jnp.full_like(angle, FARTHEST), *first_touched, *crossed])
-    radii, weights = _between(list(jnp.sort(jnp.minimum(breaks, FARTHEST))), *_double_exponential(), angle.dtype)
+    # Beyond a right angle, in -v: lines along x would have a slope of 1 / c.
+    sign = jnp.where(angle > np.pi / 2, -1.0, 1.0)
+    half = jnp.minimum(angle, np.pi - angle) / 2
+    c, s = jnp.cos(half), jnp.sin(half)
+    lines = [(kink / std1, -s) for kink in kinks] + [(sign * kink / std2, s) for kink in kinks]
+    apart = jnp.maximum(2 * s, jnp.finfo(angle.dtype).tiny)
+    crossings = [(first - second) / apart for first, _ in lines[: len(kinks)] for second, _ in lines[len(kinks) :]]
 
-    def on_circle(radius):
-        def met(std, turn):
-            at = [jnp.arccos(jnp.clip(x / jnp.maximum(std * radius, tiny), -1.0, 1.0)) for x in kinks]
-            return [turn + sign * a for a in at for sign in (-1, 1)]
+    def panels(breaks):
+        inner = jnp.sort(jnp.clip(jnp.stack(breaks), -FARTHEST, FARTHEST))
+        return _between([-FARTHEST, *inner, FARTHEST], *PANEL, angle.dtype)
 
-        edges = jnp.sort(jnp.stack(met(std1, 0 * angle) + met(std2, angle)) % (2 * np.pi))
-        phi, arc = _between([*edges, edges[0] + 2 * np.pi], *ARC, angle.dtype)
-        values = fn1(std1 * radius * jnp.cos(phi)) * fn2(std2 * radius * jnp.cos(phi - angle))
-        return jnp.sum(values * arc) / (2 * np.pi)
+    def along(y):
+        x, weights = panels([(offset + slope * y) / c for offset, slope in lines])
+        values = fn1(std1 * (c * x + s * y)) * fn2(sign * std2 * (c * x - s * y))
+        return jnp.sum(values * jnp.exp(-(x**2) / 2) * weights)
 
-    return jnp.sum(jax.vmap(on_circle)(radii) * radii * jnp.exp(-(radii**2) / 2) * weights)
+    y, weights = panels(crossings)
+    return jnp.sum(jax.vmap(along)(y) * jnp.exp(-(y**2) / 2) * weights) / (2 * np.pi)
 
 
 @kinked_mean.defjvp
@@ -183,14 +179,6 @@ def _between(breaks: list, nodes: np.ndarray, weights: np.ndarray, dtype) -> tup
     middle = (edges[1:] + edges[:-1])[:, None] / 2
     rule, measure = (jnp.asarray(a, dtype)[None, :] for a in (nodes, weights))
     return (middle + half * rule).ravel(), (half * measure).ravel()
-
-
-@cache
-def _double_exponential() -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and weights of the tanh-sinh rule on [-1, 1] (Takahasi & Mori 1974)."""
-    t, step = np.linspace(-3.2, 3.2, 97, retstep=True)
-    nodes = np.tanh(np.pi / 2 * np.sinh(t))
-    return nodes, step * np.pi / 2 * np.cosh(t) / np.cosh(np.pi / 2 * np.sinh(t)) ** 2
 
 
 def _sqrt(variance: Scalar) -> Scalar:
