@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -109,3 +111,24 @@ def test_make_help_lists_the_verbs():
     printed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for verb in ("setup", "figures", "gallery", "test", "test-all", "lint", "bench", "notebooks", "clean"):
         assert f"\n{verb} " in f"\n{printed}"
+
+
+def test_a_users_runs_are_fitted_and_another_run_predicted(tmp_path):
+    rng = np.random.default_rng(0)
+    n, d = 10 ** rng.uniform(7, 9, 40), 10 ** rng.uniform(9, 11, 40)
+    loss = (1.8 + 480 / n**0.35 + 2000 / d**0.37) * np.exp(0.003 * rng.standard_normal(40))
+    pd.DataFrame({"params": n, "tokens": d, "loss": loss}).to_csv(tmp_path / "runs.csv", index=False)
+    done = theorysim("fit", "runs.csv", "--samples", "100", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    assert "n is the column 'params'" in done.stdout
+    assert "of starts end in the optimum" in done.stdout
+    assert (tmp_path / "runs-chinchilla" / "frontier.png").exists()
+    asked = theorysim("predict", "runs-chinchilla", "--n", "1e9", "--d", "2e10", cwd=tmp_path)
+    assert asked.returncode == 0, asked.stdout + asked.stderr
+    assert "95% intervals" in asked.stdout
+    (tmp_path / "few.csv").write_text("params,tokens,loss\n1e8,1e9,3.0\n")
+    refused = theorysim("fit", "few.csv", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "1 runs for 5 free parameters of chinchilla" in refused.stdout
+    assert not (tmp_path / "few-chinchilla").exists()

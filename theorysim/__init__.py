@@ -12,6 +12,7 @@ from theorysim.doctor import warn_if_known_bad
 if TYPE_CHECKING:
     from theorysim import infinite as infinite
     from theorysim import networks as networks
+    from theorysim import report as report
     from theorysim import scaling as scaling
     from theorysim import study as study
     from theorysim.engine import Grid as Grid
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from theorysim.engine import sweep as sweep
     from theorysim.engine import zipped as zipped
 
-FAMILIES = ("infinite", "networks", "scaling", "study")
+FAMILIES = ("infinite", "networks", "report", "scaling", "study")
 ENGINE = ("Grid", "nonfinite", "static", "sweep", "zipped")
 
 warn_if_known_bad()

@@ -1,7 +1,9 @@
 """The command line: the only module that prints."""
 
 import os
+import re
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,6 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from theorysim import doctor as _doctor
+from theorysim.scaling.runs import RunsError
 from theorysim.study import Outcome, StudyError, load, pipeline, references
 from theorysim.study import gallery as _gallery
 from theorysim.study import new as _new
@@ -104,6 +107,74 @@ def notebooks(names: StudyNames | None = None, /, *, studies: Path = STUDIES, ou
 
 
 @app.command
+def fit(
+    file: Path,
+    /,
+    *,
+    law: str = "chinchilla",
+    n: str | None = None,
+    d: str | None = None,
+    c: str | None = None,
+    x: str | None = None,
+    loss: str | None = None,
+    group: Annotated[list[str] | None, cyclopts.Parameter(help="Columns that tell configurations apart.")] = None,
+    objective: Literal["huber", "least_absolute", "least_squares"] = "huber",
+    samples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+    out: Path | None = None,
+) -> None:
+    """Fit a scaling law to a table of runs (CSV, JSON lines or parquet), and write a report beside it.
+
+    Columns go by their usual names (params, tokens, flops, val_loss, ...); --n, --d, --c, --x and --loss name others.
+    """
+    from theorysim import report, scaling
+
+    named = {"n": n, "d": d, "c": c, "x": x, "loss": loss}
+    with warnings.catch_warnings(record=True) as doubts:
+        warnings.simplefilter("always", scaling.RunsWarning)
+        reports = report.fit(
+            file,
+            law,
+            columns={name: column for name, column in named.items() if column is not None},
+            group=group or (),
+            objective=getattr(scaling, objective)(),
+            samples=samples,
+            level=level,
+            seed=seed,
+        )
+    out = out or file.with_suffix("").with_name(f"{file.stem}-{law}")
+    for doubt in doubts:
+        console.print(f"[yellow]doubt:[/] {escape(str(doubt.message))}")
+    for note in reports[0].notes:
+        console.print(f"[dim]{escape(note)}[/]")
+    for one in reports:
+        folder = one.write(out / re.sub(r"[^\w.-]+", "-", one.group) if one.group else out)
+        console.print(f"\n[bold]{escape(f'{law} {one.group}'.strip())}[/]  {folder}")
+        console.print(one.table().to_string(float_format="{:.4g}".format), markup=False)
+        for sentence in report.sentences(one):
+            console.print(sentence, markup=False)
+
+
+@app.command
+def predict(
+    saved: Path,
+    /,
+    **inputs: Annotated[float, cyclopts.Parameter(help="An input of the law, such as --n 1e9 --d 2e10.")],
+) -> None:
+    """Predict the loss of another run from a report that `fit` wrote, with intervals for the law and for one run."""
+    from theorysim import report
+
+    fitted = report.load(saved)
+    predicted = fitted.predict(**inputs)
+    (law_low, law_high), (run_low, run_high) = predicted.law[:, 0], predicted.run[:, 0]
+    console.print(f"loss {predicted.loss[0]:.4g}, {fitted.level:.0%} intervals:", markup=False)
+    console.print(
+        f"  the law  {law_low:.4g} to {law_high:.4g}\n  one run  {run_low:.4g} to {run_high:.4g}", markup=False
+    )
+
+
+@app.command
 def doctor() -> None:
     """Print versions, devices and settings, and check the kernels that jaxlib 0.10.2 gets wrong."""
     for name, value in _doctor.describe().items():
@@ -144,7 +215,7 @@ def main() -> None:
     os.environ.setdefault("MPLBACKEND", "agg")
     try:
         sys.exit(app())
-    except (StudyError, _doctor.WrongNumbersError, AttributeError, KeyError, FileExistsError) as error:
+    except (StudyError, RunsError, _doctor.WrongNumbersError, AttributeError, KeyError, FileExistsError) as error:
         console.print(f"[red]{type(error).__name__}:[/] {escape(str(error.args[0]))}")
         sys.exit(2)
     except KeyboardInterrupt:

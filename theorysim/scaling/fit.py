@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -69,10 +69,17 @@ jax.tree_util.register_dataclass(
 def solve_all(problem: Problem, starts: Float[Array, "rows parameters"], weights: Float[Array, "rows runs"]) -> Optimum:
     """One optimum for each start and set of weights.
 
-    Rows go through one compiled program in blocks of one size, the last filled up: a fit and its bootstrap share it,
-    and no lane waits for the slowest of all.
+    Rows go through one compiled program in blocks of one size, the last filled up, and runs are filled up with copies
+    of no weight. A fit, its bootstrap and fits of about as many runs share it; no lane waits for the slowest of all.
     """
-    count = len(starts)
+    count, missing = len(starts), -len(problem.log_loss) % LANES
+    problem = replace(
+        problem,
+        inputs={name: jnp.pad(values, (0, missing), mode="edge") for name, values in problem.inputs.items()},
+        log_loss=jnp.pad(problem.log_loss, (0, missing), mode="edge"),
+        weights=jnp.pad(problem.weights, (0, missing)),
+    )
+    weights = jnp.pad(weights, ((0, 0), (0, missing)))
     rows = np.arange(-(-count // LANES) * LANES) % count
     blocks = [_solve_lanes(problem, starts[block], weights[block]) for block in rows.reshape(-1, LANES)]
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:count], *blocks)

@@ -72,7 +72,7 @@ class Transformer:
         return 6 * (n + tables + int(self.attention) * self.context * width**2 / self.aspect)
 
 
-def exponent(parameters: Mapping[str, Any]) -> ScalarLike:
+def exponent(parameters: Mapping[str, Any]) -> Numbers:
     """The a = beta / (alpha + beta) of n* ~ C^a."""
     return parameters["beta"] / (parameters["alpha"] + parameters["beta"])
 

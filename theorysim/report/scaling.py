@@ -1,0 +1,279 @@
+"""The report on a user's training runs: a scaling law, how sure it is, its frontier, and what it says of other runs."""
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from theorysim import scaling
+from theorysim.report import table as tables
+from theorysim.scaling.fit import named as law_named
+from theorysim.scaling.minimise import Objective
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMAT = 1
+AHEAD = 100.0  # how far beyond the largest run, in compute, the frontier is drawn
+SIZES = {"n", "d"}
+
+
+class Prediction(NamedTuple):
+    """The law's loss, the interval of the law, and that of one more run, which scatters about it as the others do."""
+
+    loss: np.ndarray
+    law: np.ndarray
+    run: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """A fitted law with the parameters of its bootstrap; the same after it was written and loaded.
+
+    `runs` and `residuals` (log loss minus log prediction) are those fitted, `certificate` says how the optimum was
+    found, `notes` what was taken for what.
+    """
+
+    law: scaling.Law
+    parameters: dict[str, float]
+    draws: dict[str, np.ndarray]
+    runs: dict[str, np.ndarray]
+    residuals: np.ndarray
+    certificate: dict[str, Any]
+    notes: tuple[str, ...] = ()
+    level: float = 0.95
+    group: str = ""
+
+    def interval(self, name: str) -> np.ndarray:
+        """Percentiles of a parameter over resamples."""
+        return self._percentiles(self.draws[name])
+
+    def predict(self, **inputs: Any) -> Prediction:
+        """The loss at inputs of one shape, with intervals at the report's level."""
+        missing = [name for name in self.law.inputs if name not in inputs]
+        unknown = [name for name in inputs if name not in self.law.inputs]
+        if missing or unknown:
+            raise scaling.RunsError(
+                f"{self.law.name} takes {list(self.law.inputs)}: missing {missing}, unknown {unknown}"
+            )
+        at = {name: np.atleast_1d(np.asarray(value, float)) for name, value in inputs.items()}
+        for name, values in at.items():
+            if not np.isfinite(values).all() or (values < 0).any():
+                raise scaling.RunsError(f"{name}={values.tolist()}: give positive numbers")
+        at = dict(zip(at, np.broadcast_arrays(*at.values()), strict=True))
+        loss = np.asarray(self.law.fn(**at, **self.parameters))
+        drawn = self._over_draws(lambda parameters: self.law.fn(**at, **parameters))
+        scatter = np.random.default_rng(0).choice(self.residuals, drawn.shape)
+        return Prediction(loss, self._percentiles(drawn), self._percentiles(drawn * np.exp(scatter)))
+
+    def frontier(self, compute: Any = None) -> "pd.DataFrame | None":
+        """The best size, data and loss for each compute (6 n d), with bands; None for a law without both sizes."""
+        import pandas as pd
+
+        if set(self.law.inputs) != SIZES:
+            return None
+        if compute is None:
+            own = 6 * self.runs["n"] * self.runs["d"]
+            compute = np.geomspace(own.min(), own.max() * AHEAD, 41)
+        grid = jnp.asarray(compute, float)
+
+        def best(parameters: Mapping[str, Any]) -> Any:
+            if self.law.name == "chinchilla":
+                return jnp.stack(scaling.chinchilla_frontier(parameters, grid))
+            return jnp.stack(jax.vmap(lambda c: jnp.stack(scaling.allocate(self.law, parameters, c)), out_axes=1)(grid))
+
+        middle = np.asarray(best(self.parameters))
+        low, high = self._percentiles(self._over_draws(best))
+        columns = {"compute": np.asarray(grid)}
+        for i, name in enumerate(("n", "d", "loss")):
+            columns |= {name: middle[i], f"{name}_low": low[i], f"{name}_high": high[i]}
+        return pd.DataFrame(columns)
+
+    def table(self) -> "pd.DataFrame":
+        """Estimate, interval and standard error of each parameter, and of the frontier's exponent."""
+        import pandas as pd
+
+        rows = {name: (value, self.draws[name]) for name, value in self.parameters.items()}
+        if self.law.name == "chinchilla":
+            rows["n* ~ C^"] = (float(scaling.exponent(self.parameters)), np.asarray(scaling.exponent(self.draws)))
+        return pd.DataFrame(
+            {
+                name: dict(
+                    zip(
+                        ("estimate", "low", "high", "error"), (value, *self._percentiles(d), d.std(ddof=1)), strict=True
+                    )
+                )
+                for name, (value, d) in rows.items()
+            }
+        ).T
+
+    def write(self, folder: Path | str) -> Path:
+        """Write fit.json, frontier.csv and the figures to a folder, all or nothing; what it held before is replaced."""
+        from theorysim.report import draw
+
+        folder = Path(folder)
+        if folder.exists() and not (folder / "fit.json").exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise scaling.RunsError(f"{folder}: it exists and holds no report; name another folder")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as partial:
+            new = Path(partial) / "new"
+            new.mkdir()
+            (new / "fit.json").write_text(self.to_json())
+            frontier = self.frontier()
+            if frontier is not None:
+                frontier.to_csv(new / "frontier.csv", index=False)
+            draw.save_all(self, new)
+            if folder.exists():
+                folder.rename(Path(partial) / "old")
+            new.rename(folder)
+        return folder
+
+    def to_json(self) -> str:
+        """All of the report but its figures."""
+        return json.dumps(
+            {
+                "format": FORMAT,
+                "theorysim": version("theorysim"),
+                "law": self.law.name,
+                "source": self.law.source,
+                "group": self.group,
+                "level": self.level,
+                "parameters": self.parameters,
+                "intervals": {name: self.interval(name).tolist() for name in self.parameters},
+                "certificate": self.certificate,
+                "notes": self.notes,
+                "runs": {name: column.tolist() for name, column in self.runs.items()},
+                "residuals": self.residuals.tolist(),
+                "draws": {name: column.tolist() for name, column in self.draws.items()},
+            },
+            indent=1,
+        )
+
+    def _repr_html_(self) -> str:
+        notes = "".join(f"<li>{escape(note)}</li>" for note in (*self.notes, *sentences(self)))
+        title = f"{self.law.name} {self.group}".strip()
+        return f"<h4>{escape(title)}</h4>{self.table().to_html(float_format='{:.4g}'.format)}<ul>{notes}</ul>"
+
+    def _over_draws(self, quantity: Any) -> np.ndarray:
+        return np.asarray(jax.jit(jax.vmap(quantity))({name: jnp.asarray(draw) for name, draw in self.draws.items()}))
+
+    def _percentiles(self, drawn: np.ndarray) -> np.ndarray:
+        return np.nanquantile(drawn, [(1 - self.level) / 2, (1 + self.level) / 2], axis=0)
+
+
+def fit(
+    source: "Path | str | pd.DataFrame | Mapping[str, Any]",
+    law: scaling.Law | str = "chinchilla",
+    *,
+    columns: Mapping[str, str] | None = None,
+    group: Sequence[str] = (),
+    objective: Objective | None = None,
+    samples: int = 1000,
+    level: float | int = 0.95,
+    seed: int = 0,
+) -> list[Report]:
+    """Fit a law to the runs of a file or table, one report for each configuration.
+
+    `columns` says which column is an input of the law (or "loss") where its name does not; `group` names the columns
+    that tell configurations apart. Intervals are percentiles of `samples` bootstrap fits. Raises and warns as
+    [`theorysim.scaling.fit`] does, each message led by the configuration's name.
+    """
+    law = law if isinstance(law, scaling.Law) else law_named(law)
+    if not 0 < level < 1:
+        raise scaling.RunsError(f"level={level}: give a share in (0, 1)")
+    found = tables.find(tables.read(source), law, named=columns, group=group)
+    return [_report(law, runs, objective, samples, level, seed) for runs in found]
+
+
+def _report(
+    law: scaling.Law, runs: tables.Runs, objective: Objective | None, samples: int, level: float | int, seed: int
+) -> Report:
+    try:
+        fitted = scaling.fit(law, runs.columns, objective=objective)
+    except scaling.RunsError as error:
+        if runs.group:
+            error.args = (f"{runs.group}: {error.args[0]}", *error.args[1:])
+        raise
+    draws = scaling.bootstrap(fitted, key=jax.random.key(seed), samples=samples)
+    certificate = {
+        "objective": fitted.value,
+        "delta": float(fitted.problem.objective.delta),
+        "gradient_norm": fitted.gradient_norm,
+        "converged": fitted.converged,
+        "share_of_starts_in_the_optimum": fitted.basin_share,
+        "rank": fitted.rank,
+        "condition": fitted.condition,
+        "weakest_direction": fitted.weakest,
+        "resamples_converged": draws.converged,
+        "rms_residual": float(np.sqrt(np.mean(fitted.residuals**2))),
+        "median_absolute_residual": float(np.median(np.abs(fitted.residuals))),
+    }
+    return Report(
+        law=law,
+        parameters=fitted.parameters,
+        draws={name: np.asarray(column) for name, column in draws.parameters.items()},
+        runs=fitted.runs,
+        residuals=fitted.residuals,
+        certificate=certificate,
+        notes=runs.notes,
+        level=level,
+        group=runs.group,
+    )
+
+
+def load(path: Path | str) -> Report:
+    """A report from its fit.json, or from the folder that holds it."""
+    path = Path(path)
+    path = path / "fit.json" if path.is_dir() else path
+    try:
+        saved = json.loads(path.read_text())
+        if saved["format"] != FORMAT:
+            raise scaling.RunsError(f"{path}: format {saved['format']}, and this theorysim reads {FORMAT}; fit again")
+        return Report(
+            law=law_named(saved["law"]),
+            parameters=saved["parameters"],
+            draws={name: np.asarray(column) for name, column in saved["draws"].items()},
+            runs={name: np.asarray(column) for name, column in saved["runs"].items()},
+            residuals=np.asarray(saved["residuals"]),
+            certificate=saved["certificate"],
+            notes=tuple(saved["notes"]),
+            level=saved["level"],
+            group=saved["group"],
+        )
+    except FileNotFoundError as error:
+        raise scaling.RunsError(f"{path}: there is no such file; `theorysim fit` writes it") from error
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise scaling.RunsError(f"{path}: not a report of `theorysim fit` ({error})") from error
+
+
+def sentences(report: Report) -> list[str]:
+    """The certificate and the frontier, in words."""
+    facts = report.certificate
+    share = facts["share_of_starts_in_the_optimum"]
+    weakest = facts["weakest_direction"]
+    lines = [
+        f"{len(report.residuals)} runs, {share:.0%} of starts end in the optimum, "
+        f"gradient {facts['gradient_norm']:.0e}, residuals {facts['median_absolute_residual']:.2%} (median)",
+        f"rank {facts['rank']} of {len(weakest)}, condition {facts['condition']:.0f}, loosest direction "
+        + ", ".join(f"{value:+.2f} {name}" for name, value in weakest.items() if abs(value) > 0.1),
+    ]
+    largest = 6 * report.runs["n"] * report.runs["d"] if set(report.law.inputs) == SIZES else None
+    if largest is not None:
+        at = np.array([10 * largest.max()])
+        best = report.frontier(at)
+        assert best is not None
+        row = best.iloc[0]
+        lines.append(
+            f"at {at[0]:.2g} flops, ten times the largest run: n* = {row.n:.3g} ({row.n_low:.3g} to {row.n_high:.3g}), "
+            f"d* = {row.d:.3g} ({row.d_low:.3g} to {row.d_high:.3g}), loss {row.loss:.4g} "
+            f"({row.loss_low:.4g} to {row.loss_high:.4g})"
+        )
+    return lines

@@ -1,0 +1,177 @@
+"""A user's runs: read them, find the columns by their usual names, and tell configurations apart."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from theorysim.scaling import Law, RunsError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+USUAL = {
+    "n": (
+        *("n", "params", "parameters", "num_params", "n_params", "num_parameters", "model_size", "size"),
+        *("params_no_embed", "non_embedding_params"),
+    ),
+    "d": ("d", "tokens", "training_tokens", "train_tokens", "num_tokens", "t", "examples", "num_examples", "samples"),
+    "c": ("c", "flops", "compute", "training_flops", "train_flops", "total_flops"),
+    "s": ("s", "steps", "step", "updates"),
+    "b": ("b", "batch", "batch_size", "tokens_per_batch"),
+    "unique": ("unique", "unique_tokens", "u"),
+    "experts": ("experts", "num_experts"),
+    "sparsity": ("sparsity",),
+    "method": ("method",),
+    "loss": ("loss", "val_loss", "valid_loss", "validation_loss", "eval_loss", "test_loss", "final_loss", "l"),
+}
+SCALES = ("c", "n", "d", "s")  # what a law of one scale `x` may mean, in this order
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Columns by the names that a law uses, what was taken for what, and the configuration they belong to."""
+
+    columns: dict[str, Any]
+    notes: tuple[str, ...]
+    group: str = ""
+
+
+def read(source: "Path | str | pd.DataFrame | Mapping[str, Any]") -> "pd.DataFrame":
+    """A table from CSV, JSON lines or parquet, by the file's ending, or from columns in memory."""
+    import pandas as pd
+
+    if isinstance(source, (pd.DataFrame, Mapping)):
+        return pd.DataFrame(source)
+    path = Path(source)
+    readers = {
+        ".csv": pd.read_csv,
+        ".jsonl": lambda path: pd.read_json(path, lines=True),
+        ".ndjson": lambda path: pd.read_json(path, lines=True),
+        ".parquet": pd.read_parquet,
+    }
+    if path.suffix not in readers:
+        raise RunsError(f"{path}: give a file that ends in {', '.join(readers)}")
+    if not path.is_file():
+        raise RunsError(f"{path}: there is no such file")
+    try:
+        table = readers[path.suffix](path)
+    except (ValueError, OSError) as error:
+        raise RunsError(f"{path}: not a {path.suffix[1:]} table ({error})") from error
+    if table.empty:
+        raise RunsError(f"{path}: it holds no runs")
+    return table
+
+
+def find(
+    table: "pd.DataFrame", law: Law, *, named: Mapping[str, str] | None = None, group: Sequence[str] = ()
+) -> list[Runs]:
+    """The runs of each configuration.
+
+    `named` says which column is an input or the loss; others go by usual names, letter case and blanks aside. Compute,
+    size and data complete each other by c = 6 n d. `group` names the columns that tell configurations apart; without
+    it, a table that holds several is refused, with their list.
+    """
+    named = dict(named or {})
+    unknown = [column for column in (*named.values(), *group) if column not in table.columns]
+    if unknown:
+        raise RunsError(
+            f"no column {', '.join(map(repr, unknown))}: the table has {', '.join(map(str, table.columns))}"
+        )
+    taken, notes = {}, []
+    needed = ["loss", *law.inputs]
+    for name in needed:
+        column = named.get(name) or _usual(table, name, notes)
+        if column is not None:
+            taken[name] = column
+            notes.append(f"{name} is the column {column!r}")
+    columns = {name: _numbers(table, column) for name, column in taken.items() if name != "method"}
+    if "method" in taken:
+        columns["method"] = _methods(table, taken["method"], notes)
+    _complete(table, columns, needed, named, notes)
+    missing = [name for name in needed if name not in columns]
+    if missing:
+        flags = " ".join(f"--{name} COLUMN" for name in missing)
+        raise RunsError(
+            f"{law.name} needs {', '.join(missing)}, and no column of {', '.join(map(str, table.columns))} has a usual "
+            f"name for it: say {flags}"
+        )
+    labelled: Any = table
+    if not group:
+        _require_one_configuration(table, columns, list(taken.values()))
+        return [Runs({name: columns[name].to_numpy() for name in needed}, tuple(notes))]
+    labels = labelled[list(group)].astype(str).agg(", ".join, axis=1)
+    return [
+        Runs({name: columns[name][labels == label].to_numpy() for name in needed}, tuple(notes), label)
+        for label in labels.unique()
+    ]
+
+
+def _usual(table: Any, name: str, notes: list[str]) -> str | None:
+    meanings = SCALES if name == "x" else (name,)
+    found = [column for meaning in meanings for column in _matches(table, meaning)]
+    if len(found) > 1:
+        notes.append(f"{name} could also be {', '.join(map(repr, found[1:]))}")
+    return found[0] if found else None
+
+
+def _matches(table: Any, name: str) -> list[str]:
+    plain = {str(column).strip().lower().replace(" ", "_").replace("-", "_"): column for column in table.columns}
+    return [plain[usual] for usual in USUAL.get(name, (name,)) if usual in plain]
+
+
+def _numbers(table: Any, column: str) -> Any:
+    import pandas as pd
+
+    numbers: Any = pd.to_numeric(table[column], errors="coerce")
+    numbers = numbers.astype(float)
+    bad = numbers.isna() & table[column].notna()
+    if bad.any():
+        row = int(bad.to_numpy().argmax())
+        raise RunsError(f"column {column!r} holds {table[column].iloc[row]!r} in row {row}: give numbers")
+    return numbers
+
+
+def _methods(table: Any, column: str, notes: list[str]) -> Any:
+    values = sorted(table[column].unique())
+    if len(values) != 2:
+        raise RunsError(f"column {column!r} holds {len(values)} methods: a crossover is one of two")
+    notes.append(f"method 1 is {values[0]!r}, method 2 is {values[1]!r}")
+    return table[column].map({value: float(i + 1) for i, value in enumerate(values)})
+
+
+def _complete(
+    table: Any, columns: dict[str, Any], needed: list[str], named: Mapping[str, str], notes: list[str]
+) -> None:
+    """Compute, size and data from the other two."""
+    recipes = {
+        "c": (("n", "d"), lambda n, d: 6 * n * d, "6 n d"),
+        "d": (("c", "n"), lambda c, n: c / (6 * n), "c / (6 n)"),
+        "n": (("c", "d"), lambda c, d: c / (6 * d), "c / (6 d)"),
+    }
+    for name, (sources, recipe, formula) in recipes.items():
+        if name not in needed or name in columns:
+            continue
+        found = {source: named.get(source) or _usual(table, source, []) for source in sources}
+        if all(found.values()):
+            columns[name] = recipe(*(_numbers(table, str(column)) for column in found.values()))
+            named_so = ", ".join(f"{source} the column {column!r}" for source, column in found.items())
+            notes.append(f"{name} is {formula}, {named_so}")
+
+
+def _require_one_configuration(table: Any, columns: Mapping[str, Any], taken: list[str]) -> None:
+    """Refuse columns of words that differ between runs of several inputs; a run's own name does not."""
+    import pandas as pd
+
+    inputs = pd.DataFrame({name: column for name, column in columns.items() if name != "loss"})
+    telling = {}
+    for column in table.columns:
+        if column in taken or pd.api.types.is_numeric_dtype(table[column]):
+            continue
+        runs_of_each: Any = inputs.groupby(table[column]).apply(lambda rows: len(rows.drop_duplicates()))
+        if len(runs_of_each) > 1 and runs_of_each.max() > 1:
+            telling[column] = list(runs_of_each.index.astype(str))
+    if telling:
+        lists = "; ".join(f"{column}: {', '.join(values)}" for column, values in telling.items())
+        flag = " ".join(f"--group {column}" for column in telling)
+        raise RunsError(f"the table holds several configurations ({lists}): say {flag}, and each is fitted by itself")
