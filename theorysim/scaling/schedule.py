@@ -21,6 +21,7 @@ from theorysim.scaling.laws import power
 from theorysim.typing import Scalar, ScalarLike
 
 Rates = Float[Array, " length"] | Float[np.ndarray, " length"]
+ZERO = 1e-200  # a rate or an area whose logarithm is taken
 Steps = Int[Array, " steps"] | Int[np.ndarray, " steps"]
 
 
@@ -58,9 +59,7 @@ def stable_decay(
         raise ValueError(f"length={length}: give at least 1, and warm_up + decay = {warm_up + decay}")
     rising = jnp.arange(1, warm_up + 1) / max(warm_up, 1)
     falling = shape(jnp.arange(decay) / max(decay, 1))
-    return jnp.concatenate(
-        [peak * rising, peak * jnp.ones(length - warm_up - decay), final + (peak - final) * falling]
-    )
+    return jnp.concatenate([peak * rising, peak * jnp.ones(length - warm_up - decay), final + (peak - final) * falling])
 
 
 def constant(peak: ScalarLike, length: int, *, warm_up: int = 0) -> Float[Array, " length"]:
@@ -84,7 +83,10 @@ def two_stage(
 
 
 def drops(rates: Rates, *, count_warm_up: bool) -> Float[Array, " length"]:
-    """How much each rate is below the one before; zero up to the first highest rate, unless the warm-up counts."""
+    """How much each rate is below the one before; zero up to the first highest rate, unless the warm-up counts.
+
+    The first rate has none before it, and its drop is zero. Differentiable where the first highest rate stays in place.
+    """
     rates = jnp.asarray(rates)
     found = jnp.concatenate([jnp.zeros_like(rates[:1]), rates[:-1] - rates[1:]])
     return found if count_warm_up else jnp.where(jnp.arange(len(rates)) > jnp.argmax(rates), found, 0)
@@ -93,18 +95,24 @@ def drops(rates: Rates, *, count_warm_up: bool) -> Float[Array, " length"]:
 def annealed_area(rates: Rates, memory: ScalarLike, *, count_warm_up: bool = False) -> Float[Array, " length"]:
     """S2 after each step: the sum of m_i = lam m_(i-1) + drop_i, with lam = 1 - 1 / memory (arXiv:2408.11029).
 
-    Each drop weighs 1 - lam^(steps since), times `memory`. By an associative scan, in O(length).
+    Each drop weighs 1 - lam^(steps since), times `memory`. In O(length), by a scan. A warm-up that counts
+    begins with the rise from 0 to rates[0].
     """
     _require_rates(rates)
     _require_memory(memory)
+    down = _annealed_drops(rates, count_warm_up)
+    lam = 1 - 1 / jnp.asarray(memory, down.dtype)
+
+    def after(state: Any, drop: Array) -> Any:
+        momentum = lam * state[0] + drop
+        return (momentum, state[1] + momentum), state[1] + momentum
+
+    return jax.lax.scan(after, (jnp.zeros_like(lam), jnp.zeros_like(lam)), down)[1]
+
+
+def _annealed_drops(rates: Rates, count_warm_up: bool) -> Array:
     down = drops(rates, count_warm_up=count_warm_up)
-    lam = jnp.broadcast_to(1 - 1 / jnp.asarray(memory, down.dtype), down.shape)
-
-    def after(first: Any, second: Any) -> Any:
-        return first[0] * second[0], second[0] * first[1] + second[1]
-
-    momentum = jax.lax.associative_scan(after, (lam, down))[1]
-    return jnp.cumsum(momentum)
+    return down.at[0].set(-rates[0]) if count_warm_up else down
 
 
 def annealing(
@@ -161,11 +169,11 @@ def multi_power(
     index = jnp.arange(len(rates))
 
     def gain(step: Array) -> Array:
-        # A rate of zero earns nothing until a later step moves.
+        # A drop to zero earns nothing until a later step moves, and then all.
         area = s1[step - 1] - before
-        seen = (index < step) & (area > 0) & (rates > 0)
+        seen = (index < step) & (area > 0)
         response = _response(jnp.log(jnp.where(seen, area, 1.0)) - gamma * log_rate, C, beta)
-        return jnp.sum(jnp.where(seen, down * response, 0))
+        return jnp.sum(jnp.where(seen, down * jnp.where(rates > 0, response, 1.0), 0))
 
     return L0 + A * power(s1[steps - 1], -alpha) - B * jax.lax.map(gain, steps, batch_size=32)
 
@@ -201,7 +209,8 @@ def annealing_law(curves: Sequence[Curve], *, count_warm_up: bool = False, resol
     Drops are put together where the logarithms of their distances from the loss differ by less than 1 / `resolution`,
     which moves S2 by 1e-5 of itself.
     """
-    runs, past = _observe(curves, count_warm_up, resolution, by_area=False)
+    down = [_annealed_drops(curve.rates, count_warm_up) for curve in _checked(curves)]
+    runs, past = _observe(curves, down, resolution, by_area=False)
     sized = "n" in runs
     weight, distance = jnp.asarray(past.weight), jnp.asarray(past.distance)
 
@@ -243,10 +252,11 @@ def annealing_law(curves: Sequence[Curve], *, count_warm_up: bool = False, resol
 def multi_power_law(curves: Sequence[Curve], *, count_warm_up: bool = True, resolution: int = 16) -> Fittable:
     """[`multi_power`] as a law to fit.
 
-    Drops are put together where the logarithms of their S_k differ by less than 1 / `resolution`, which moves the sum
-    by 1e-5 of itself.
+    Drops are put together where the logarithms of S_k and of the rate differ by less than 1 / `resolution`, which moves
+    the sum by 1e-5 of itself.
     """
-    runs, past = _observe(curves, count_warm_up, resolution, by_area=True)
+    down = [drops(curve.rates, count_warm_up=count_warm_up) for curve in _checked(curves)]
+    runs, past = _observe(curves, down, resolution, by_area=True)
     weight, log_area, log_rate = jnp.asarray(past.weight), jnp.asarray(past.log_area), jnp.asarray(past.log_rate)
 
     def fn(
@@ -304,22 +314,27 @@ class _Past(NamedTuple):
     peak: float
 
 
-def _observe(
-    curves: Sequence[Curve], count_warm_up: bool, resolution: int, *, by_area: bool
-) -> tuple[dict[str, np.ndarray], _Past]:
+def _checked(curves: Sequence[Curve]) -> Sequence[Curve]:
     if not curves:
         raise ValueError("curves=[]: give at least one Curve(rates, steps, loss)")
+    for number, curve in enumerate(curves):
+        _require_rates(curve.rates)
+        _require_steps(curve.steps, curve.rates)
+        if len(curve.steps) != len(curve.loss):
+            raise ValueError(f"curve {number} has {len(curve.loss)} losses at {len(curve.steps)} steps: give one each")
+    return curves
+
+
+def _observe(
+    curves: Sequence[Curve], down: Sequence[Array], resolution: int, *, by_area: bool
+) -> tuple[dict[str, np.ndarray], _Past]:
     columns: dict[str, list] = {name: [] for name in ("curve", "step", "s1", "loss", "n")}
     pasts = []
     for number, curve in enumerate(curves):
-        _require_rates(curve.rates)
-        steps = np.asarray(_require_steps(curve.steps, curve.rates))
-        if len(steps) != len(curve.loss):
-            raise ValueError(f"curve {number} has {len(curve.loss)} losses at {len(steps)} steps: give one each")
-        rates = np.asarray(curve.rates, np.float64)
+        steps, rates = np.asarray(curve.steps), np.asarray(curve.rates, np.float64)
         s1 = np.cumsum(rates)
-        down = np.asarray(drops(rates, count_warm_up=count_warm_up))
-        pasts += [_past(rates, s1, down, int(step), resolution, by_area) for step in steps]
+        fallen = np.asarray(down[number])
+        pasts += [_past(rates, s1, fallen, int(step), resolution, by_area) for step in steps]
         ones = np.ones(len(steps))
         values = (number * ones, steps, s1[steps - 1], curve.loss, np.nan * ones if curve.n is None else curve.n * ones)
         for name, value in zip(columns, values, strict=True):
@@ -334,22 +349,22 @@ def _observe(
     return runs, _Past(*padded, length=longest, peak=float(max(np.max(curve.rates) for curve in curves)))
 
 
-def _past(
-    rates: np.ndarray, s1: np.ndarray, down: np.ndarray, step: int, resolution: int, by_area: bool
-) -> np.ndarray:
-    """Weight, distance, log S_k and log rate of the drops before a step, in bins of the logarithm of one of them.
+def _past(rates: np.ndarray, s1: np.ndarray, down: np.ndarray, step: int, resolution: int, by_area: bool) -> np.ndarray:
+    """Weight, distance, log S_k and log rate of the drops before a step, in bins of the logarithms that the law sees.
 
     A bin keeps its total drop, at the mean place: what is lost is of second order in its width.
     """
     area = s1[step - 1] - (s1[:step] - rates[:step])
-    k = np.flatnonzero((down[:step] != 0) & (rates[:step] > 0) & (area > 0))
+    k = np.flatnonzero((down[:step] != 0) & ((area > 0) if by_area else True))
     if not len(k):
         return np.zeros((4, 1))
-    distance, log_area = (step - k).astype(float), np.log(area[k])
-    place = log_area if by_area else np.log(distance)
-    bins = np.unique(np.floor(place * resolution), return_inverse=True)[1]
+    distance = (step - k).astype(float)
+    log_area, log_rate = np.log(np.maximum(area[k], ZERO)), np.log(np.maximum(rates[k], ZERO))
+    place = [log_area, log_rate] if by_area else [np.log(distance)]
+    bins = np.stack([np.sign(down[k]), *(np.floor(of * resolution) for of in place)])
+    bins = np.unique(bins, axis=1, return_inverse=True)[1]
     total, size = np.bincount(bins, down[k]), np.bincount(bins, np.abs(down[k]))
-    means = [np.bincount(bins, np.abs(down[k]) * of) / size for of in (distance, log_area, np.log(rates[k]))]
+    means = [np.bincount(bins, np.abs(down[k]) * of) / size for of in (distance, log_area, log_rate)]
     return np.stack([total, *means])
 
 
@@ -371,13 +386,15 @@ def optimise(
     peak: ScalarLike,
     length: int,
     iterations: int = 2000,
-    learning_rate: ScalarLike = 0.05,
+    learning_rate: ScalarLike = 0.3,
 ) -> Optimised:
     """The schedule that never rises, from at most `peak` down to at least 0, with the least final loss.
 
-    As arXiv:2503.12811 does it: by gradients through the law. Rates are peak (1 - cumulative softmax), and Adam, its
-    own learning rate annealed, moves the logits from those of a linear decay. Close a warm-up into `final_loss`. Of
-    order iterations times the cost of the law; jittable, vmappable over the peak and what `final_loss` closes over.
+    As arXiv:2503.12811 does it: by gradients through the law. Drops are a softmax's shares of the peak, and Adam, its
+    own learning rate annealed, moves the logits from those of a linear decay. A law need not be convex in the schedule
+    ([`multi_power`] is not, and likes staircases of few large drops): the end is a minimum, not proven to be the least.
+    Close a warm-up into `final_loss`. Of order iterations times the cost of the law; jittable, vmappable over the peak
+    and what `final_loss` closes over.
     """
     require_positive(peak=peak, learning_rate=learning_rate)
     if length < 2:
@@ -387,14 +404,15 @@ def optimise(
         # Reversed sums: a small rate at the end is a sum of small shares, not a difference.
         return peak * jnp.cumsum(jax.nn.softmax(logits)[::-1])[::-1][1:]
 
-    optimizer = optax.adam(optax.cosine_decay_schedule(1.0, iterations))
+    annealed = optax.cosine_decay_schedule(1.0, iterations)
+    optimizer = optax.adam(lambda count: learning_rate * annealed(count))
 
     def step(state: Any, _: Any) -> tuple[Any, None]:
         logits, memory = state
         updates, memory = optimizer.update(jax.grad(lambda z: final_loss(schedule(z)))(logits), memory, logits)
-        return (logits + learning_rate * updates, memory), None
+        return (optax.apply_updates(logits, updates), memory), None
 
-    start = jnp.zeros(length + 1, jnp.result_type(float))
+    start = jnp.zeros(length + 1)
     (logits, _), _ = jax.lax.scan(step, (start, optimizer.init(start)), length=iterations)
     rates = schedule(logits)
     loss, slope = jax.value_and_grad(final_loss)(rates)
