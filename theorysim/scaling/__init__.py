@@ -2,6 +2,7 @@
 
 from theorysim.scaling import approaches as approaches
 from theorysim.scaling import laws as laws
+from theorysim.scaling import schedule as schedule
 from theorysim.scaling.compare import compare as compare
 from theorysim.scaling.compare import extrapolate as extrapolate
 from theorysim.scaling.compare import likelihood_ratio as likelihood_ratio
