@@ -1,6 +1,9 @@
 """Finite networks and the small training loops that studies compare with theory."""
 
 from theorysim.networks import abc as abc
+from theorysim.networks.curve import PowerLawTeacher as PowerLawTeacher
+from theorysim.networks.curve import learning_curve as learning_curve
+from theorysim.networks.curve import power_law_teacher as power_law_teacher
 from theorysim.networks.mlp import MLP as MLP
 from theorysim.networks.mlp import NTKDense as NTKDense
 from theorysim.networks.mup import train_mup as train_mup

@@ -1,0 +1,94 @@
+"""Training under any learning-rate schedule, and a teacher whose loss falls as powers of width and data."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int
+
+from theorysim.checks import is_traced, require_nonnegative, require_positive
+from theorysim.networks.train import Params
+from theorysim.typing import Scalar, ScalarLike
+
+
+def learning_curve(
+    loss: Callable[[Params, Int[Array, ""]], Float[Array, ""]],
+    params: Params,
+    rates: Float[Array, " length"],
+    steps: Int[np.ndarray, " times"],
+    *,
+    observe: Callable[[Params], Any],
+    direction: optax.GradientTransformation | None = None,
+) -> Any:
+    """Train with one learning rate a step: what `observe` sees of the parameters after each number of `steps`.
+
+    `loss` takes the parameters and the number of the step, 0, 1, ..., which says which batch it is of. A step goes
+    -rate times the `direction` that the gradient is turned into: the gradient itself (SGD) unless given;
+    `optax.scale_by_adam()` makes it Adam, chained with `optax.add_decayed_weights` AdamW. `steps` increase, from 0 on.
+    For `jax.vmap` over anything that `params`, `rates` and `loss` hold.
+    """
+    steps = np.asarray(steps)
+    if not len(steps) or (np.diff(steps, prepend=0) < 0).any() or steps[-1] > len(rates):
+        raise ValueError(f"steps={steps}: give increasing numbers from 0 to the schedule's length, {len(rates)}")
+    if not is_traced(rates):
+        require_nonnegative(rates=rates)
+    direction = optax.identity() if direction is None else direction
+
+    def step(i: Any, state: Any) -> Any:
+        params, memory = state
+        updates, memory = direction.update(jax.grad(loss)(params, i), memory, params)
+        return jax.tree.map(lambda old, update: old - rates[i].astype(old.dtype) * update, params, updates), memory
+
+    def until(state: Any, between: Array) -> Any:
+        state = jax.lax.fori_loop(between[0], between[1], step, state)
+        return state, observe(state[0])
+
+    ends = jnp.stack([jnp.asarray(np.append(0, steps[:-1])), jnp.asarray(steps)], 1)
+    return jax.lax.scan(until, (params, direction.init(params)), ends)[1]
+
+
+class PowerLawTeacher(NamedTuple):
+    """y = weights . x + noise, with Gaussian x_i of variances i^-spectrum, seen through random features.
+
+    The target's variance along i is i^-target. A linear student of `width` random features can come as close as
+    width^-min(target - 1, spectrum), and SGD on fresh data takes the loss down like steps^-(target - 1) / spectrum, up
+    to the width (Bordelon, Atanasov & Pehlevan, arXiv:2402.01092; the exponent of the width holds where data and time
+    do not limit). Losses are mean squares, with the noise in: they end at noise_var.
+    """
+
+    variances: Float[Array, " inputs"]
+    weights: Float[Array, " inputs"]
+    noise_var: ScalarLike
+
+    def draw(self, key: Array, count: int) -> tuple[Float[Array, "count inputs"], Float[Array, " count"]]:
+        """Fresh data: inputs and noisy targets."""
+        inputs, noise = jax.random.split(key)
+        x = jax.random.normal(inputs, (count, len(self.variances)), self.variances.dtype)
+        x = x * jnp.sqrt(self.variances)[None]
+        spread = jnp.sqrt(jnp.asarray(self.noise_var, x.dtype))
+        return x, x @ self.weights + spread * jax.random.normal(noise, (count,), x.dtype)
+
+    def features(self, key: Array, width: int) -> Float[Array, "width inputs"]:
+        """Random features: rows F_j such that x -> F x, whose mean square norm is the trace of the variances."""
+        shape = (width, len(self.variances))
+        return jax.random.normal(key, shape, self.variances.dtype) / jnp.sqrt(1.0 * width)
+
+    def loss(self, features: Float[Array, "width inputs"], readout: Float[Array, " width"]) -> Scalar:
+        """The mean square error on all data there could be, exactly."""
+        return jnp.sum(self.variances * jnp.square(readout @ features - self.weights)) + self.noise_var
+
+
+def power_law_teacher(
+    inputs: int, *, spectrum: ScalarLike, target: ScalarLike, noise_var: ScalarLike = 0.0
+) -> PowerLawTeacher:
+    """A [`PowerLawTeacher`] of the two exponents, in single precision, as networks are trained in."""
+    require_positive(inputs=inputs, spectrum=spectrum)
+    require_nonnegative(noise_var=noise_var)
+    if not is_traced(target) and not np.asarray(target) > 1:
+        raise ValueError(f"target={target}: give an exponent > 1, with which the target's variance is finite")
+    i = jnp.arange(1, inputs + 1, dtype=jnp.float32)
+    variances = i ** -jnp.asarray(spectrum, i.dtype)
+    return PowerLawTeacher(variances, jnp.sqrt(i ** -jnp.asarray(target, i.dtype) / variances), noise_var)
