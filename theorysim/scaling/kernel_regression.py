@@ -1,0 +1,374 @@
+"""Learning curves of kernel regression, from the spectrum of the kernel and the target's power in each mode.
+
+A kernel K(x, x') = sum_i eta_i phi_i(x) phi_i(x') with orthonormal phi_i, a target sum_i a_i phi_i and the estimator
+(K + ridge)^-1 y on P samples: the mean square error is a function of eta, a^2, P and the ridge alone (Bordelon, Canatar
+& Pehlevan, arXiv:2002.02561; Canatar et al., arXiv:2006.13198; Simon et al., arXiv:2110.03922). It is exact for
+Gaussian phi and many samples and modes, a few percent off at P = 10, and holds for real data surprisingly well.
+
+Everything takes numbers P and ridges that may be traced: `jax.vmap` makes curves of it, `jax.grad` exponents. Give
+long spectra to jitted functions as arguments: what they close over, XLA tries to fold into a constant, for minutes.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from theorysim.checks import is_traced, require_finite, require_nonnegative, require_positive
+from theorysim.typing import Scalar, ScalarLike
+
+STEPS = 100  # of a bracketed Newton search; six to twelve are usual
+
+
+class Spectrum(NamedTuple):
+    """Eigenvalues of a kernel and the target's power a_i^2 in each mode, in any order.
+
+    Modes that are not listed one by one, of eigenvalues too small to be learned, count as a whole: by the sum of their
+    eigenvalues, which acts as a ridge, and of their power, which stays an error.
+    """
+
+    eigenvalues: Float[Array, " modes"]
+    power: Float[Array, " modes"]
+    tail_eigenvalues: ScalarLike = 0.0
+    tail_power: ScalarLike = 0.0
+
+
+class LearningCurve(NamedTuple):
+    """Mean square errors at one number of samples, and what they follow from.
+
+    `error`: of the prediction on new inputs, without label noise. `train_error`: on the samples, with their noise.
+    `kappa`: the effective ridge: a mode is learned where samples * eigenvalue > kappa. `learned`: the sum of squares
+    of the shares learned, over the samples; the error diverges at 1.
+    """
+
+    error: Scalar
+    train_error: Scalar
+    kappa: Scalar
+    learned: Scalar
+
+
+def effective_ridge(spectrum: Spectrum, samples: ScalarLike, *, ridge: ScalarLike = 0.0) -> Scalar:
+    """The kappa of kappa = ridge + kappa sum_i eta_i / (samples eta_i + kappa) (arXiv:2002.02561).
+
+    Between ridge and ridge + sum eta. Without ridge it is 0 where there are as many samples as modes. Its first two
+    derivatives are exact.
+
+    **Raises:** `ValueError` for negative eigenvalues, ridge or samples.
+    """
+    _check(spectrum, samples, ridge)
+    return _effective_ridge(spectrum, samples, ridge)
+
+
+@jax.jit
+def _effective_ridge(spectrum: Spectrum, samples: ScalarLike, ridge: ScalarLike) -> Scalar:
+    eta = jnp.asarray(spectrum.eigenvalues)
+    ridge, modes = ridge + jnp.asarray(spectrum.tail_eigenvalues, eta.dtype), _modes(eta)
+    low = jnp.maximum(ridge, (modes - samples) * jnp.min(jnp.where(eta > 0, eta, jnp.inf)))
+
+    def excess(log_kappa: Array, eta: Array, samples: Array, ridge: Array) -> Array:
+        kappa = jnp.exp(log_kappa)
+        return jnp.log(ridge / kappa + jnp.sum(eta / (samples * eta + kappa)))
+
+    arguments = (eta, jnp.asarray(samples, eta.dtype), ridge)
+    # Without a root, all modes are learned: kappa goes to zero with the ridge.
+    return _root(excess, low, ridge + eta.sum(), arguments, without=ridge / _positive(1 - modes / samples))
+
+
+def learning_curve(
+    spectrum: Spectrum, samples: ScalarLike, *, ridge: ScalarLike = 0.0, noise_var: ScalarLike = 0.0
+) -> LearningCurve:
+    """Errors of kernel ridge regression on `samples` inputs, mean over samples (arXiv:2002.02561, arXiv:2110.03922).
+
+    error = [sum_i a_i^2 kappa^2 / (kappa + P eta_i)^2 + noise_var gamma] / (1 - gamma), where kappa is
+    [`effective_ridge`] and gamma = sum_i P eta_i^2 / (kappa + P eta_i)^2. The ridge is added to K, not to K / P.
+
+    **Raises:** `ValueError` for negative eigenvalues, powers, samples, ridge or noise_var.
+    """
+    _check(spectrum, samples, ridge)
+    require_nonnegative(noise_var=noise_var)
+    return _learning_curve(spectrum, samples, ridge, noise_var)
+
+
+@jax.jit
+def _learning_curve(spectrum: Spectrum, samples: ScalarLike, ridge: ScalarLike, noise_var: ScalarLike) -> LearningCurve:
+    kappa = _effective_ridge(spectrum, samples, ridge)
+    eta, power = jnp.asarray(spectrum.eigenvalues), jnp.asarray(spectrum.power)
+    missed = _share(kappa, samples * eta)
+    learned = jnp.sum(jnp.square(1 - missed)) / samples
+    # 1 - gamma, as a sum of positive terms.
+    all_ridge = ridge + jnp.asarray(spectrum.tail_eigenvalues, eta.dtype)
+    idle = jnp.where(kappa > 0, all_ridge / _positive(kappa), 1 - _modes(eta) / samples)
+    gap = idle + jnp.sum((1 - missed) * missed) / samples
+    failure = power @ jnp.square(missed) + spectrum.tail_power + noise_var * learned
+    error = jnp.where(failure > 0, failure / gap, 0.0)
+    shrinkage = jnp.where(kappa > 0, ridge / _positive(kappa), 1 - _modes(eta) / samples)
+    return LearningCurve(error, jnp.square(shrinkage) * (error + noise_var), kappa, learned)
+
+
+def random_features(
+    spectrum: Spectrum,
+    samples: ScalarLike,
+    features: ScalarLike,
+    *,
+    ridge: ScalarLike = 0.0,
+    noise_var: ScalarLike = 0.0,
+) -> LearningCurve:
+    """Errors where the kernel is a mean over N random features of covariance K (Simon et al., arXiv:2311.14646).
+
+    Features are sum_i g_i sqrt(eta_i) phi_i / sqrt(N) with g ~ N(0, 1). Many features give [`learning_curve`]; many
+    samples the projection of the target on N features, sum_i a_i^2 kappa / (kappa + N eta_i) with
+    1 = sum_i eta_i / (N eta_i + kappa). `kappa` is here samples times the threshold of eigenvalues.
+
+    **Raises:** `ValueError` as [`learning_curve`], and for negative features.
+    """
+    _check(spectrum, samples, ridge)
+    require_positive(features=features)
+    require_nonnegative(noise_var=noise_var)
+    return _random_features(spectrum, samples, features, ridge, noise_var)
+
+
+@jax.jit
+def _random_features(
+    spectrum: Spectrum, samples: ScalarLike, features: ScalarLike, ridge: ScalarLike, noise_var: ScalarLike
+) -> LearningCurve:
+    eta, power = jnp.asarray(spectrum.eigenvalues), jnp.asarray(spectrum.power)
+    tail, modes = jnp.asarray(spectrum.tail_eigenvalues, eta.dtype), _modes(eta)
+    samples, features, ridge, noise_var = (jnp.asarray(v, eta.dtype) for v in (samples, features, ridge, noise_var))
+    fewer = jnp.minimum(samples, features)
+    low = _effective_ridge(spectrum, fewer, jnp.zeros_like(fewer)) / fewer
+    high = (eta.sum() + tail) * (1 / samples + 1 / features) + ridge / samples
+
+    def excess(log_cut: Array, eta: Array, samples: Array, features: Array, ridge: Array, tail: Array) -> Array:
+        cut = jnp.exp(log_cut)
+        z = jnp.sum(eta / (eta + cut)) + tail / cut
+        return jnp.log((z + _left_over(samples, features, ridge * features / cut)) / jnp.minimum(samples, features))
+
+    without = ridge * features / _positive((samples - modes) * (features - modes))
+    cut = _root(excess, low, high, (eta, samples, features, ridge, tail), without=without)
+    missed = _share(cut, eta)
+    z = jnp.sum(1 - missed) + jnp.where(cut > 0, tail / _positive(cut), 0.0)
+    half = jnp.sum((1 - missed) * missed) + jnp.where(cut > 0, tail / _positive(cut), 0.0)  # z - q
+    n, k = samples, features
+    less = jnp.where(cut > 0, _left_over(n, k, ridge * k / _positive(cut)), jnp.minimum(n, k) - z)
+    more = less + jnp.abs(n - k)
+    n_left, k_left = jnp.where(n < k, less, more), jnp.where(n < k, more, less)
+    # 1 - gamma, as a sum of positive terms; the share of variance that is learned is gamma.
+    gap = (n_left * k_left + half * (n_left + k_left)) / (n * (k_left + half))
+    taken = k_left / (k_left + half)
+    failure = power @ (missed * (1 - (1 - missed) * taken)) + spectrum.tail_power + noise_var * (1 - gap)
+    error = jnp.where(failure > 0, failure / gap, 0.0)
+    shrinkage = n_left / n
+    return LearningCurve(error, jnp.square(shrinkage) * (error + noise_var), n * cut, 1 - gap)
+
+
+class Exponents(NamedTuple):
+    """By how much each resource lowers the error where the others are plentiful: error ~ resource^-exponent."""
+
+    samples: Scalar
+    features: Scalar
+    time: Scalar
+    compute: Scalar
+
+
+def power_law(eigenvalue_decay: ScalarLike, target_decay: ScalarLike, *, modes: int) -> Spectrum:
+    """eta_i = i^-b and a_i^2 = i^-a to infinity: so many modes one by one, the others as a tail.
+
+    Both sums beyond `modes` are exact to modes^-4, relatively. Use modes far above the samples^b / b that are learned:
+    what is neglected is a share modes^-b samples / kappa of the tail.
+
+    **Raises:** `ValueError` for a decay of 1 or less, whose sum diverges.
+    """
+    for name, decay in (("eigenvalue_decay", eigenvalue_decay), ("target_decay", target_decay)):
+        if not is_traced(decay) and not decay > 1:
+            raise ValueError(f"{name}={decay}: give a value > 1, or the sum over modes diverges")
+    log_rank = jnp.log(jnp.arange(1.0, modes + 1))
+    return Spectrum(
+        jnp.exp(-eigenvalue_decay * log_rank),
+        jnp.exp(-target_decay * log_rank),
+        _tail_sum(eigenvalue_decay, modes),
+        _tail_sum(target_decay, modes),
+    )
+
+
+def power_law_exponents(eigenvalue_decay: ScalarLike, target_decay: ScalarLike) -> Exponents:
+    """Of eta_i ~ i^-b and a_i^2 ~ i^-a, without ridge or noise (Bordelon, Atanasov & Pehlevan, arXiv:2402.01092).
+
+    Samples: min(a - 1, 2 b). Features: min(a - 1, b), not the 2 b of the paper: their residual is a projection's, which
+    has the first power of kappa / (kappa + N eta). Time of gradient flow: (a - 1) / b. Compute, features times time at
+    their best ratio: the harmonic combination of both.
+    """
+    b, a = jnp.asarray(eigenvalue_decay, float), jnp.asarray(target_decay, float)
+    features, time = jnp.minimum(a - 1, b), (a - 1) / b
+    return Exponents(jnp.minimum(a - 1, 2 * b), features, time, features * time / (features + time))
+
+
+def measured_spectrum(kernel: Float[Array, "n n"], targets: Float[Array, "n *outputs"]) -> Spectrum:
+    """Of the uniform law over n inputs with kernel matrix K: eigenvalues of K / n, and the targets' power in each.
+
+    Eigenvalues are in decreasing order, powers summed over outputs; together they are the mean square target.
+
+    **Raises:** `ValueError` where a value is not finite.
+    """
+    require_finite(kernel=kernel, targets=targets)
+    n = len(kernel)
+    values, vectors = jnp.linalg.eigh(kernel)
+    power = jnp.square(vectors.T @ targets.reshape(n, -1)).sum(1) / n
+    return Spectrum(jnp.maximum(values[::-1] / n, 0), power[::-1])
+
+
+def held_out_error(spectrum: Spectrum, samples: ScalarLike, *, ridge: ScalarLike = 0.0) -> Scalar:
+    """Mean square error on the n - samples inputs left over, where `samples` of n are drawn to learn from.
+
+    `spectrum` is [`measured_spectrum`] of all n, whose targets may be noisy. Drawing without replacement from n inputs
+    is a free compression of K + ridge, not a Gaussian sample: the error on what is left over is that of
+    [`learning_curve`] without ridge at the eigenvalues eta + ridge / n, over 1 - samples / n. For few of many inputs it
+    is [`learning_curve`] itself.
+
+    **Raises:** `ValueError` for samples that leave no input over.
+    """
+    n = len(spectrum.eigenvalues)
+    require_positive(samples=samples)
+    if not is_traced(samples) and not jnp.all(jnp.asarray(samples) < n):
+        raise ValueError(f"samples={samples} of {n} inputs: leave at least one to predict")
+    shifted = Spectrum(spectrum.eigenvalues + jnp.asarray(ridge) / n, spectrum.power)
+    return learning_curve(shifted, samples).error / (1 - samples / n)
+
+
+class Decay(NamedTuple):
+    """The exponent of values ~ rank^-exponent over a window of ranks, and its standard error.
+
+    The error joins that of the scatter about the line and half the difference between the window's two halves.
+    """
+
+    exponent: Scalar
+    standard_error: Scalar
+
+
+def decay(values: Float[Array, " ranks"], first: int, last: int) -> Decay:
+    """Fit a power of the rank to values at the ranks `first` to `last`, counted from 1, by gamma regression.
+
+    It maximises the likelihood of values with a mean c rank^-exponent and a standard deviation in proportion to it:
+    squared coefficients scatter so (chi^2), and may vanish.
+
+    **Raises:** `ValueError` for a window outside of the ranks, or of less than 8.
+    """
+    if not 1 <= first <= last - 7 < len(values):
+        raise ValueError(f"first={first}, last={last} of {len(values)} ranks: give a window of 8 or more among them")
+    middle = max(first + 3, min(round((first * last) ** 0.5), last - 4))
+    whole, low, high = (
+        _gamma_line(jnp.log(jnp.arange(start, stop + 1.0)), values[start - 1 : stop])
+        for start, stop in ((first, last), (first, middle), (middle + 1, last))
+    )
+    return Decay(whole.exponent, jnp.hypot(whole.standard_error, (low.exponent - high.exponent) / 2))
+
+
+def predicted_exponent(spectrum: Spectrum, first: int, last: int) -> Decay:
+    """Of the error in the samples, min(a - 1, 2 b), from the decays of the spectrum over a window of ranks.
+
+    Where the decays are no powers of the rank, [`held_out_error`] is the prediction, and its slope a local exponent.
+    """
+    eigenvalues, power = decay(spectrum.eigenvalues, first, last), decay(spectrum.power, first, last)
+    aligned = power.exponent - 1 < 2 * eigenvalues.exponent
+    return Decay(
+        jnp.where(aligned, power.exponent - 1, 2 * eigenvalues.exponent),
+        jnp.where(aligned, power.standard_error, 2 * eigenvalues.standard_error),
+    )
+
+
+def _gamma_line(x: Array, values: Array) -> Decay:
+    """Newton's method for the convex sum of log mean + value / mean, from the line through the logarithms."""
+    design = jnp.stack([jnp.ones_like(x), x - x.mean()], 1)
+    inverse = jnp.linalg.inv(design.T @ design)
+    smallest = jnp.finfo(values.dtype).tiny
+    start = inverse @ (design.T @ jnp.log(jnp.maximum(values, smallest)))
+
+    def step(_: Any, line: Array) -> Array:
+        ratio = values * jnp.exp(-design @ line)
+        hessian = design.T @ (ratio[:, None] * design)
+        return line - jnp.linalg.solve(hessian, design.T @ (1 - ratio))
+
+    line = jax.lax.fori_loop(0, 40, step, start)
+    scatter = jnp.square(values * jnp.exp(-design @ line) - 1).sum() / (len(x) - 2)
+    return Decay(-line[1], jnp.sqrt(scatter * inverse[1, 1]))
+
+
+def _root(
+    excess: Callable[..., Array], low: Array, high: Array, arguments: tuple, *, without: Array
+) -> Float[Array, ""]:
+    """exp(u) with excess(u) = 0, a decreasing function; `without` where the bracket's lower end is zero.
+
+    Newton's method in u, which halves the bracket instead where it would leave it. Two last steps carry derivatives.
+    """
+    solvable = (low > 0) & (high > 0)
+    # The lower end may be the root itself: a margin keeps rounding from cutting it off.
+    low, high = (jnp.log(jnp.where(solvable, end, 1.0)) for end in (low / 2, high))
+    frozen = jax.lax.stop_gradient(arguments)
+    epsilon = 8 * jnp.finfo(high.dtype).eps
+
+    def newton(u: Array, arguments: tuple) -> tuple[Array, Array]:
+        value, slope = jax.jvp(lambda u: excess(u, *arguments), (u,), (jnp.ones_like(u),))
+        return value, u - value / jnp.where(solvable, slope, 1.0)
+
+    def step(state: tuple) -> tuple:
+        u, low, high, _, count = state
+        value, trial = newton(u, frozen)
+        low, high = jnp.where(value >= 0, u, low), jnp.where(value <= 0, u, high)
+        inside = (trial >= low) & (trial <= high)
+        new = jnp.where(inside, trial, (low + high) / 2)
+        return new, low, high, jnp.abs(new - u), count + 1
+
+    def searching(state: tuple) -> Array:
+        u, _, _, move, count = state
+        return solvable & (move > epsilon * jnp.maximum(1, jnp.abs(u))) & (count < STEPS)
+
+    begin = jax.lax.stop_gradient((high, low, high, jnp.full_like(high, jnp.inf), 0))
+    u = jax.lax.stop_gradient(jax.lax.while_loop(searching, step, begin)[0])
+    for _ in range(2):
+        u = newton(u, arguments)[1]
+    return jnp.where(solvable, jnp.exp(jnp.where(solvable, u, 0.0)), without)
+
+
+def _left_over(n: Array, k: Array, product: Array) -> Array:
+    """min(n, k) - z, where (n - z) (k - z) = product."""
+    apart = jnp.abs(n - k)
+    whole = apart + jnp.sqrt(jnp.square(apart) + 4 * product)
+    return 2 * product / _positive(whole)
+
+
+def _share(part: Array, rest: Array) -> Array:
+    """Share part / (part + rest), 1 where both vanish."""
+    whole = part + rest
+    return jnp.where(whole > 0, part / jnp.where(whole > 0, whole, 1.0), 1.0)
+
+
+def _positive(value: Array) -> Array:
+    """The value where it is positive, else 1: a denominator that no branch of a `where` trips over."""
+    return jnp.where(value > 0, value, 1.0)
+
+
+def _tail_sum(exponent: ScalarLike, modes: int) -> Array:
+    """Sum of i^-exponent over i > modes, by Euler and Maclaurin's formula about the middle."""
+    x = modes + 0.5
+    return x ** (1 - jnp.asarray(exponent, float)) * (1 / (exponent - 1) - exponent / (24 * x**2))
+
+
+def _modes(eta: Array) -> Array:
+    return jnp.sum(eta > 0).astype(eta.dtype)
+
+
+def _check(spectrum: Spectrum, samples: ScalarLike, ridge: ScalarLike) -> None:
+    require_nonnegative(
+        eigenvalues=spectrum.eigenvalues,
+        power=spectrum.power,
+        tail_eigenvalues=spectrum.tail_eigenvalues,
+        tail_power=spectrum.tail_power,
+        ridge=ridge,
+    )
+    require_positive(samples=samples)
+    if jnp.shape(spectrum.eigenvalues) != jnp.shape(spectrum.power):
+        raise ValueError(
+            f"eigenvalues have shape {jnp.shape(spectrum.eigenvalues)}, power {jnp.shape(spectrum.power)}: "
+            "give one of each a mode"
+        )
