@@ -1,6 +1,7 @@
 """Scaling laws: fits, intervals, frontiers, and the theory beside them."""
 
 from theorysim.scaling import approaches as approaches
+from theorysim.scaling import kernel_regression as kernel_regression
 from theorysim.scaling import laws as laws
 from theorysim.scaling import schedule as schedule
 from theorysim.scaling.compare import compare as compare
@@ -20,6 +21,7 @@ from theorysim.scaling.frontier import exponent as exponent
 from theorysim.scaling.frontier import overhead as overhead
 from theorysim.scaling.interval import bootstrap as bootstrap
 from theorysim.scaling.interval import profile as profile
+from theorysim.scaling.interval import resample as resample
 from theorysim.scaling.interval import sandwich as sandwich
 from theorysim.scaling.law import Law as Law
 from theorysim.scaling.law import Parameter as Parameter
