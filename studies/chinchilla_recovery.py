@@ -1,0 +1,324 @@
+"""Do the intervals of a scaling law cover? Training runs are planted on a known surface, fitted and resampled, hundreds
+of times; and the three approaches to a compute-optimal frontier look at the same runs.
+"""
+
+# %% [markdown]
+# # Recovering a planted scaling law
+#
+# Losses follow $L(n, d) = E + A n^{-\alpha} + B d^{-\beta}$ with the constants of Besiroglu et al., times
+# $e^r$ with heavy-tailed $r$ (Student's t with 2.5 degrees of freedom, 0.4 %), as of Chinchilla's runs. The optimal
+# size is $n^* = G (C / 6)^a$ with $a = \beta / (\alpha + \beta)$.
+#
+# Three designs of runs: `isoflop`, nine sizes at each of nine budgets, a factor of four about the optimum; `scattered`,
+# runs anywhere between 1 and 400 tokens a parameter; `ladder`, seven sizes times ten lengths, where a third of the
+# compute goes into one run.
+#
+# A parabola through the losses of one budget (approach 2) misses the true optimum even without noise, by
+# $(\alpha - \beta)\, m_4 / (6 m_2)$ in $\log n$, with $m_k$ the moments of the grid about the optimum.
+
+# %%
+from dataclasses import replace
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+
+import theorysim as ts
+
+TITLE = "Recovering a planted scaling law"
+SOURCES = ("arXiv:2203.15556", "arXiv:2404.10102")
+
+
+class Preset(NamedTuple):
+    """Data sets of each design, and resamples of each data set."""
+
+    repeats: int
+    samples: int
+
+
+PRESETS = {"smoke": Preset(48, 39), "laptop": Preset(160, 199), "paper": Preset(4000, 999)}
+TRUTH = {"E": 1.8172, "A": 482.01, "B": 2085.43, "alpha": 0.3478, "beta": 0.3658}
+HOFFMANN = {"E": 1.69, "A": 406.4, "B": 410.7, "alpha": 0.34, "beta": 0.28}
+LAW = ts.scaling.LAWS["chinchilla"]
+SCALE, FREEDOM = 0.004, 2.5
+BUDGETS = np.geomspace(1e18, 1e22, 9)
+OFFSETS = np.linspace(-np.log(4), np.log(4), 9)
+LEVELS = np.array([0.5, 0.8, 0.9, 0.95])
+LARGER = 10.0  # the compute of the prediction, over that of the largest run
+
+
+def designs():
+    """Model sizes and tokens of each design."""
+    optimal = np.asarray(ts.scaling.chinchilla_frontier(TRUTH, BUDGETS).n)
+    n = (optimal[:, None] * np.exp(OFFSETS)).ravel()
+    isoflop = n, np.repeat(BUDGETS, len(OFFSETS)) / 6 / n
+    rng = np.random.default_rng(0)
+    compute, ratio = 10 ** rng.uniform(18, 22, 120), 400 ** rng.uniform(0, 1, 120)
+    scattered = np.sqrt(compute / 6 / ratio), np.sqrt(compute / 6 * ratio)
+    sizes, ratios = np.geomspace(3e7, 3e9, 7), np.geomspace(2, 200, 10)
+    ladder = np.repeat(sizes, len(ratios)), np.outer(sizes, ratios).ravel()
+    return {"isoflop": isoflop, "scattered": scattered, "ladder": ladder}
+
+
+def quantities(parameters, compute):
+    """What is asked of a fit: its parameters, the exponent, and the optimal size for a larger compute."""
+    size = ts.scaling.chinchilla_frontier(parameters, LARGER * compute).n
+    return {
+        **{name: parameters[name] for name in ("E", "alpha", "beta")},
+        "a": ts.scaling.exponent(parameters),
+        "log n*": jnp.log(size),
+    }
+
+
+# %% [markdown]
+# ## Fits, their resamples, and the other two approaches
+
+
+# %%
+def simulate(preset):
+    planted = {name: on_the_surface(n, d) for name, (n, d) in designs().items()}
+    most = max(len(fit.residuals) for fit in planted.values())
+    problems = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(padded(fit, most) for fit in planted.values()))
+    points = jnp.stack([fit.point for fit in planted.values()])
+    largest = {name: float((6 * n * d).max()) for name, (n, d) in designs().items()}
+    sizes = jnp.asarray(designs()["isoflop"][0])
+
+    def recover(design, key):
+        problem = jax.tree.map(lambda leaf: leaf[design], problems)
+        noise_key, sample_key = jax.random.split(key)
+        noise = SCALE * jax.random.t(noise_key, FREEDOM, (most,))
+        problem = replace(problem, log_loss=problem.log_loss + noise)
+        count = problem.weights.sum().astype(int)
+        drawn = jax.random.randint(sample_key, (preset.samples, most), 0, count)
+        # Of `most` draws the first `count`: a resample has as many runs as there are.
+        weights = jax.vmap(lambda drawn: jnp.zeros(most).at[drawn].add(jnp.arange(most) < count))(drawn)
+        weights = jnp.concatenate([problem.weights[None], weights])
+        ends = jax.lax.map(lambda weights: problem.solve(points[design], weights), weights, batch_size=8)
+
+        def asked(point):
+            compute = jnp.asarray(list(largest.values()))[design]
+            return jnp.stack(list(quantities(problem.values(point), compute).values()))
+
+        estimate, *draws = jnp.split(jax.vmap(asked)(ends.point), [1])
+        low, high = (jnp.quantile(draws[0], jnp.asarray(q), axis=0) for q in ((1 - LEVELS) / 2, (1 + LEVELS) / 2))
+        best = approaches(sizes, jnp.exp(problem.log_loss[: len(sizes)] + problem.log_scale["loss"]))
+        return {
+            **{"estimate": estimate[0], "low": low, "high": high, "converged": ends.converged.mean()},
+            **{key: jnp.where(design == 0, value, jnp.nan) for key, value in best.items()},
+        }
+
+    names = list(quantities(TRUTH, 1.0))
+    data = ts.sweep(
+        recover,
+        ts.Grid(design=np.arange(len(planted))),
+        key=jax.random.key(0),
+        repeats=preset.repeats,
+        dims={
+            **{"estimate": ["quantity"], "low": ["level", "quantity"], "high": ["level", "quantity"]},
+            **{"exponent": ["approach"], "log_size": ["approach"]},
+        },
+        coords={"quantity": names, "level": LEVELS, "approach": [1, 2]},
+        lanes=8,  # times 8 resamples: loops in lockstep, and arrays in the cache
+    ).assign_coords(design=list(planted))
+    truth = np.array([list(quantities(TRUTH, compute).values()) for compute in largest.values()], float)
+    theory = xr.Dataset({"truth": (("design", "quantity"), truth)}, {"design": list(planted), "quantity": names})
+    return xr.DataTree.from_dict({"theory": theory, "simulation": data, "parabola": parabolas()})
+
+
+def on_the_surface(n, d):
+    """A fit without noise: it carries its runs in units of the data, and data sets are noise about it."""
+    return ts.scaling.fit("chinchilla", {"n": n, "d": d, "loss": np.asarray(LAW(n=n, d=d, **TRUTH))})
+
+
+def padded(fit, most):
+    """The fit's problem with copies of a run that do not count, so that all designs share one program."""
+    extra, problem = most - len(fit.residuals), fit.problem
+    return replace(
+        problem,
+        inputs={name: jnp.pad(values, (0, extra), mode="edge") for name, values in problem.inputs.items()},
+        log_loss=jnp.pad(problem.log_loss, (0, extra), mode="edge"),
+        weights=jnp.pad(problem.weights, (0, extra)),
+    )
+
+
+def approaches(n, loss):
+    """Exponent and mean log size by the lowest run of each budget (1), and by the vertex of a parabola (2)."""
+    n, loss = (runs.reshape(len(BUDGETS), -1) for runs in (n, loss))
+    lowest = jnp.take_along_axis(jnp.log(n), loss.argmin(1)[:, None], 1)[:, 0]
+    best = jnp.stack([lowest, jax.vmap(ts.scaling.approaches.vertex)(jnp.log(n), loss)])
+    x = jnp.log(BUDGETS) - jnp.log(BUDGETS).mean()
+    return {"exponent": best @ x / (x @ x), "log_size": best.mean(1)}
+
+
+def parabolas():
+    """Approach 2 on noise-free losses: its exponent and its shift in log n, over half-widths of the grid."""
+    rows = {}
+    for name, parameters in (("Besiroglu et al.", TRUTH), ("Hoffmann et al.", HOFFMANN)):
+        for width in (1.5, 2.0, 4.0, 8.0):
+            offsets = jnp.linspace(-jnp.log(width), jnp.log(width), 15)
+            best = ts.scaling.chinchilla_frontier(parameters, BUDGETS).n
+            n = best[:, None] * jnp.exp(offsets)[None]
+            loss = LAW(n=n, d=BUDGETS[:, None] / 6 / n, **parameters)
+            found = jax.vmap(ts.scaling.approaches.vertex)(jnp.log(n), loss) - jnp.log(best)
+            slope = np.polyfit(np.log(BUDGETS), found, 1)[0]
+            predicted = ts.scaling.approaches.vertex_shift(parameters["alpha"], parameters["beta"], offsets)
+            rows[name, width] = float(found.mean()), float(slope), float(predicted)
+    shift, slope, predicted = (
+        xr.DataArray(
+            [
+                [rows[name, width][i] for width in (1.5, 2.0, 4.0, 8.0)]
+                for name in ("Besiroglu et al.", "Hoffmann et al.")
+            ],
+            dims=("surface", "width"),
+        )
+        for i in range(3)
+    )
+    coords = {"surface": ["Besiroglu et al.", "Hoffmann et al."], "width": [1.5, 2.0, 4.0, 8.0]}
+    return xr.Dataset({"shift": shift, "slope": slope, "predicted": predicted}, coords)
+
+
+# %% [markdown]
+# ## What must hold
+
+
+# %%
+def claims(data):
+    runs, truth = data["simulation"], data["theory"]["truth"]
+    count = runs.sizes["repeat"]
+    inside = ((runs["low"] < truth) & (truth < runs["high"])).sel(level=0.95)
+    for design in runs["design"].values:
+        share = inside.sel(design=design).mean("repeat")
+        yield ts.study.Claim(
+            f"{design}: cover of the 95 % bootstrap interval, mean over five quantities",
+            predicted=0.95,
+            measured=float(share.mean()),
+            tolerance=0.02 + 2 * np.sqrt(0.95 * 0.05 / count),
+            why="two points for a finite number of runs and of resamples, and two standard errors of one share",
+        )
+        estimate = runs["estimate"].sel(design=design)
+        bias = (estimate.mean("repeat") - truth.sel(design=design)) / estimate.std("repeat")
+        yield ts.study.Claim(
+            f"{design}: largest bias of five quantities, in their standard deviations",
+            predicted=0,
+            measured=float(abs(bias).max()),
+            tolerance=0.1 + 3 / np.sqrt(count),
+            why="three standard errors of a mean, and a tenth for the curvature of the law",
+        )
+    yield ts.study.Claim(
+        "parabolas without noise: largest deviation of their exponent from a",
+        predicted=0,
+        measured=float(abs(data["parabola"]["slope"]).max()),
+        tolerance=1e-8,
+        why="the shift is the same at all budgets; rounding",
+    )
+    narrow = data["parabola"].to_dataset().sel(width=1.5)
+    yield ts.study.Claim(
+        "parabolas without noise: shift of log n* over its leading term, at half-width log 1.5",
+        predicted=1,
+        measured=float((narrow["shift"] / narrow["predicted"]).mean()),
+        tolerance=float(0.06 * np.log(1.5) ** 2),
+        why="the next order in the half-width",
+    )
+    sizes = runs["log_size"].sel(design="isoflop", approach=2)
+    exact = np.log(ts.scaling.chinchilla_frontier(TRUTH, BUDGETS).n).mean()
+    shift = ts.scaling.approaches.vertex_shift(TRUTH["alpha"], TRUTH["beta"], jnp.asarray(OFFSETS))
+    yield ts.study.Claim(
+        "parabolas through noisy runs: mean shift of log n*",
+        predicted=float(shift),
+        measured=float((sizes - exact).mean()),
+        tolerance=float(3 * sizes.std(ddof=1) / np.sqrt(count) + 0.12 * abs(shift)),
+        why="three standard errors, and the next order in the half-width log 4",
+    )
+
+
+# %% [markdown]
+# ## The truth as lines, fits as points
+
+
+# %%
+def draw(data):
+    figure, axes = plt.subplots(2, 2, figsize=ts.study.page(2, 2, 0.75))
+    design_panel(axes[0, 0])
+    cover_panel(axes[0, 1], data)
+    exponent_panel(axes[1, 0], data)
+    parabola_panel(axes[1, 1], data["parabola"])
+    return {"chinchilla_recovery": figure}
+
+
+MARKERS = {"isoflop": "o", "scattered": "s", "ladder": "^"}
+
+
+def design_panel(panel):
+    for color, (name, (n, d)) in zip(ts.study.PALETTE, designs().items(), strict=False):
+        panel.plot(6 * n * d, n, MARKERS[name], color=color, markersize=2.5, alpha=0.7, label=f"{name}, {len(n)} runs")
+    compute = np.geomspace(1e17, 1e23, 50)
+    panel.plot(compute, ts.scaling.chinchilla_frontier(TRUTH, compute).n, "k", label="optimum")
+    panel.set(title="(a) designs", xlabel="compute (flops)", ylabel="parameters", xscale="log", yscale="log")
+    panel.legend()
+
+
+def cover_panel(panel, data):
+    runs, truth = data["simulation"], data["theory"]["truth"]
+    inside = ((runs["low"] < truth) & (truth < runs["high"])).mean("repeat")
+    panel.axhline(0, color="0.4", label="nominal")
+    panel.fill_between([0.45, 1], -2, 2, color="0.9", linewidth=0)
+    for i, (color, design) in enumerate(zip(ts.study.PALETTE, runs["design"].values, strict=False)):
+        share = inside.sel(design=design)
+        error = np.sqrt(LEVELS * (1 - LEVELS) / runs.sizes["repeat"])
+        excess = 100 * (share.mean("quantity") - LEVELS)
+        style = {"fmt": MARKERS[design], "color": color, "label": design}
+        panel.errorbar(LEVELS + 0.008 * (i - 1), excess, 100 * error, **style)
+    panel.set(title="(b) cover of bootstrap intervals", xlabel="nominal cover", ylabel="cover minus nominal (%)")
+    panel.set(xlim=(0.45, 1.0))
+    panel.legend()
+
+
+def exponent_panel(panel, data):
+    runs = data["simulation"].to_dataset()
+    exact = float(ts.scaling.exponent(TRUTH))
+    rows = [
+        ("1: lowest run", runs["exponent"].sel(design="isoflop", approach=1), "isoflop"),
+        ("2: parabolas", runs["exponent"].sel(design="isoflop", approach=2), "isoflop"),
+        *((f"3: fit, {name}", runs["estimate"].sel(design=name, quantity="a"), name) for name in MARKERS),
+    ]
+    panel.axvline(exact, color="k", linewidth=0.8)
+    colors = dict(zip(MARKERS, ts.study.PALETTE, strict=False))
+    for i, (_, values, design) in enumerate(rows):
+        low, middle, high = np.quantile(values, [0.025, 0.5, 0.975])
+        style = {"fmt": MARKERS[design], "color": colors[design]}
+        panel.errorbar(middle, i, xerr=[[middle - low], [high - middle]], **style)
+    panel.set_yticks(range(len(rows)), [label for label, *_ in rows])
+    panel.set(title="(c) the exponent $a$, 95 % of data sets", xlabel="$a$", ylim=(len(rows) - 0.4, -0.6))
+
+
+def parabola_panel(panel, parabola):
+    widths = np.linspace(1.2, 8.5, 100)
+    for color, surface, parameters in (
+        (ts.study.PALETTE[0], "Besiroglu et al.", TRUTH),
+        (ts.study.PALETTE[1], "Hoffmann et al.", HOFFMANN),
+    ):
+        line = [
+            float(
+                ts.scaling.approaches.vertex_shift(
+                    parameters["alpha"], parameters["beta"], jnp.linspace(-jnp.log(w), jnp.log(w), 15)
+                )
+            )
+            for w in widths
+        ]
+        panel.plot(widths, line, color=color)
+        panel.plot(parabola["width"], parabola["shift"].sel(surface=surface), "o", color=color, label=surface)
+    panel.axhline(0, color="0.7", linewidth=0.6)
+    panel.set(title="(d) parabolas without noise", xlabel="sizes within a factor of the optimum")
+    panel.set(ylabel=r"shift of $\log n^*$")
+    panel.legend(title="surface")
+
+
+# %%
+if __name__ == "__main__":
+    jax.config.update("jax_enable_x64", True)
+    plt.rcParams.update(ts.study.style())
+    data = simulate(PRESETS["smoke"])
+    draw(data)
