@@ -21,6 +21,7 @@ RANGES = {
     "b": (3e4, 1e7),
     "x": (1e5, 3e10),
     "experts": (1.0, 512.0),
+    "k": (1.0, 300.0),
 }
 CHINCHILLA = {"E": 1.8172, "A": 482.01, "B": 2085.43, "alpha": 0.3478, "beta": 0.3658}
 VALUES = {
@@ -46,6 +47,8 @@ VALUES = {
         **{"A": 16612.5, "B": 5455.67, "C": 0.4598, "D": 17.26, "E": 0.94},
         **{"alpha": 0.5962, "beta": 0.3954, "lam": -0.1666, "delta": 0.1603, "gamma": 0.1595},
     },
+    "pass_rate": {"c": 400.0, "alpha": 0.27},
+    "resampling": {"ceiling": 0.7, "rate": 0.02},
 }
 
 
@@ -109,6 +112,10 @@ def by_hand(name, p, x):
             return (p["Nc"] / x["n"]) ** p["alpha_n"] + (p["Sc"] / enough) ** p["alpha_s"] - loss
 
         return brentq(excess, 1e-2, 1e3, xtol=1e-14, rtol=1e-14)
+    if name == "pass_rate":
+        return math.exp(-p["c"] * x["n"] ** -p["alpha"])
+    if name == "resampling":
+        return p["ceiling"] * (1 - math.exp(-p["rate"]) ** x["k"])
     if name == "henighan":
         return p["E"] + (p["x0"] / x["x"]) ** p["alpha"]
     if name == "chinchilla":

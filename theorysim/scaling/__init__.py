@@ -4,6 +4,8 @@ from theorysim.scaling import approaches as approaches
 from theorysim.scaling import kernel_regression as kernel_regression
 from theorysim.scaling import laws as laws
 from theorysim.scaling import schedule as schedule
+from theorysim.scaling import task as task
+from theorysim.scaling import verifier as verifier
 from theorysim.scaling.compare import compare as compare
 from theorysim.scaling.compare import extrapolate as extrapolate
 from theorysim.scaling.compare import likelihood_ratio as likelihood_ratio

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from theorysim.scaling.law import Law, Parameter
+from theorysim.scaling.task import pass_rate_law
+from theorysim.scaling.verifier import resampling_law
 from theorysim.typing import Numbers, ScalarLike
 
 Loss = Float[Array, "*shape"]
@@ -427,6 +429,20 @@ LAWS: dict[str, Law] = {
                 "lam": Parameter(-0.5, 0.5, positive=False),
             },
             "arXiv:2501.12370",
+        ),
+        Law(
+            "pass_rate",
+            pass_rate_law,
+            {"n": "n"},
+            {"c": Parameter(0.05, 10.0, {"n": lambda values: values["alpha"]}), "alpha": EXPONENT},
+            "arXiv:2310.03262",
+        ),
+        Law(
+            "resampling",
+            resampling_law,
+            {"k": "k"},
+            {"ceiling": Parameter(0.5, 5.0, {"loss": 1}), "rate": Parameter(0.01, 10.0, {"k": -1})},
+            "arXiv:2411.17501",
         ),
     )
 }
