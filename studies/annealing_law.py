@@ -1,0 +1,281 @@
+"""What is a learning-rate schedule worth? Two laws, fitted to networks under three schedules, predict others; and the
+schedule that the better law likes best is trained, too.
+"""
+
+# %% [markdown]
+# # Laws of learning-rate schedules
+#
+# Linear students of a teacher with a power-law spectrum and noisy labels, trained by SGD on fresh data. Their loss
+# falls with the sum of learning rates, $S_1$, above a floor of noise that falls when the learning rate $\eta$ does. Two
+# laws say how:
+#
+# $$L = L_0 + A S_1^{-\alpha} - C S_2, \qquad
+# L = L_0 + A S_1^{-\alpha} - B \sum_k (\eta_{k-1} - \eta_k)\,[1 - (1 + C \eta_k^{-\gamma} S_k)^{-\beta}].$$
+#
+# $S_2$ adds up drops that are remembered for some steps; the multi-power law counts $S_k$, the sum of rates since the
+# drop. For SGD on a quadratic loss, each mode forgets by the sum of rates alone, so that $\gamma = 0$.
+#
+# They are fitted to a constant rate, a cosine and one drop (without which one cosine leaves how long a drop is
+# remembered open), and predict decays and another drop. A law that remembers by steps rewards even a rate of zero, at
+# which nothing is learnt; the multi-power law does not, and it chooses the schedule that is trained.
+
+# %%
+import warnings
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+
+import theorysim as ts
+
+TITLE = "Laws of learning-rate schedules"
+SOURCES = ("arXiv:2408.11029", "arXiv:2503.12811")
+
+
+class Preset(NamedTuple):
+    """Steps of training, students under each schedule, and times at which their loss is taken."""
+
+    steps: int
+    repeats: int
+    times: int
+
+
+PRESETS = {
+    "smoke": Preset(steps=512, repeats=64, times=8),
+    "laptop": Preset(steps=768, repeats=128, times=12),
+    "paper": Preset(steps=8192, repeats=2048, times=24),
+}
+INPUTS, BATCH, NOISE, PEAK = 128, 8, 3.0, 0.15
+FITTED = ("constant", "cosine", "drop")
+PREDICTED = ("linear decay", "sqrt decay", "late drop")
+LAWS = {
+    "annealing": (ts.scaling.schedule.annealing_law, ts.scaling.schedule.annealing, {}),
+    "multi_power": (ts.scaling.schedule.multi_power_law, ts.scaling.schedule.multi_power, {"gamma": 0.0}),
+}
+LABELS = {"annealing": "annealing law", "multi_power": "multi-power law"}
+
+
+def schedules(steps):
+    schedule, decay = ts.scaling.schedule, steps // 5
+    return {
+        "constant": schedule.constant(PEAK, steps),
+        "cosine": schedule.cosine(PEAK, steps),
+        "drop": schedule.two_stage(PEAK, 0.3 * PEAK, steps, switch=steps // 2),
+        "linear decay": schedule.stable_decay(PEAK, steps, decay=decay),
+        "sqrt decay": schedule.stable_decay(PEAK, steps, decay=decay, shape=schedule.one_minus_sqrt),
+        "late drop": schedule.two_stage(PEAK, 0.1 * PEAK, steps, switch=3 * steps // 4),
+    }
+
+
+# %% [markdown]
+# ## Students, fits, and the best schedule
+
+
+# %%
+def simulate(preset):
+    teacher = ts.networks.power_law_teacher(INPUTS, spectrum=1.0, target=1.5, noise_var=NOISE)
+    steps = np.unique(np.round(np.geomspace(preset.steps / 8, preset.steps, preset.times)).astype(int))
+    identity = jnp.eye(INPUTS, dtype="float32")
+
+    def students(rates):
+        """The same data for all schedules."""
+
+        def student(schedule, seed):
+            data = jax.random.fold_in(jax.random.key(0), seed)
+
+            def loss(readout, step):
+                x, y = teacher.draw(jax.random.fold_in(data, step), BATCH)
+                return jnp.square(x @ readout - y).mean() / 2
+
+            curve = ts.networks.learning_curve(
+                loss,
+                jnp.zeros(INPUTS, "float32"),
+                rates[schedule],
+                steps,
+                observe=lambda readout: teacher.loss(identity, readout),
+            )
+            return {"loss": curve}
+
+        grid = ts.Grid(schedule=np.arange(len(rates)), seed=np.arange(preset.repeats))
+        found = ts.sweep(student, grid, dims={"loss": ["step"]}, coords={"step": steps})
+        return found.rename(seed="repeat")
+
+    given = schedules(preset.steps)
+    trained = students(jnp.stack(list(given.values()))).assign_coords(schedule=list(given))
+    mean = trained["loss"].mean("repeat").transpose("schedule", "step").values.astype(float)
+    curves = [
+        ts.scaling.schedule.Curve(np.asarray(rates), steps, loss)
+        for rates, loss in zip(given.values(), mean, strict=True)
+    ]
+    laws = [of_law(name, curves) for name in LAWS]
+    fitted = xr.concat([law for law, _ in laws], xr.DataArray(list(LAWS), dims="law", name="law"))
+    _, exact, _ = LAWS["multi_power"]
+    parameters = laws[-1][1]
+
+    def best(peak):
+        def final(rates):
+            return exact(rates, jnp.array([preset.steps]), **parameters)[0]
+
+        return ts.scaling.schedule.optimise(final, peak=peak, length=preset.steps)._asdict()
+
+    theory = ts.sweep(best, ts.Grid(peak=np.array([PEAK])), dims={"rates": ["time"]}).squeeze("peak", drop=True)
+    own = students(jnp.asarray(theory["rates"].values)[None]).assign_coords(schedule=["optimised"])
+    theory = theory.assign(predicted=fitted["predicted"].assign_coords(schedule=list(given), step=steps))
+    return xr.DataTree.from_dict(
+        {
+            "theory": theory.assign(residual=fitted["residual"]),
+            "simulation": xr.concat([trained, own], "schedule"),
+        }
+    )
+
+
+def of_law(name, curves):
+    """Predictions of all curves from the first three, the residuals' root mean square, and the parameters."""
+    make, _, fixed = LAWS[name]
+    law, runs = make(curves, resolution=4)
+    train = runs["curve"] < len(FITTED)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ts.scaling.RunsWarning)
+        fit = ts.scaling.fit(
+            law,
+            {column: values[train] for column, values in runs.items()},
+            objective=ts.scaling.least_squares(),
+            fixed=fixed,
+        )
+    predicted = np.asarray(fit(**{column: runs[column] for column in law.inputs}))
+    data = xr.Dataset(
+        {
+            "predicted": (("schedule", "step"), predicted.reshape(len(curves), -1)),
+            "residual": np.sqrt(np.mean(fit.residuals**2)),
+        }
+    )
+    return data, fit.parameters
+
+
+# %% [markdown]
+# ## What must agree
+#
+# A law is as good as its residuals at the schedules that it was fitted to, and students have standard errors.
+
+
+# %%
+def claims(data):
+    theory, loss = data["theory"].to_dataset(), final(data)
+    residual = float(theory["residual"].sel(law="multi_power"))
+    predicted = theory["predicted"].isel(step=-1)
+    optimised = {"optimised": float(theory["loss"])}
+    for name in (*PREDICTED, "optimised"):
+        expected = optimised.get(name) or float(predicted.sel(law="multi_power", schedule=name))
+        mean, error = ts.study.mean_and_error(loss.sel(schedule=name))
+        yield ts.study.Claim(
+            f"multi-power law: final loss under the schedule '{name}', to which it is not fitted",
+            predicted=expected,
+            measured=float(mean),
+            tolerance=3 * float(error) + 2 * residual * expected,
+            why="three standard errors over students, and twice the law's residuals where it is fitted",
+        )
+    missed = np.abs(predicted.sel(schedule=list(PREDICTED)) - loss.mean("repeat").sel(schedule=list(PREDICTED)))
+    worst = missed.max("schedule")
+    yield ts.study.Claim(
+        "what the largest error of the multi-power law exceeds that of the annealing law by",
+        predicted=0,
+        measured=max(0.0, float(worst.sel(law="multi_power") - worst.sel(law="annealing"))),
+        tolerance=0,
+        why="a sign: these students forget by the sum of rates, not by steps",
+    )
+    best = min(others(loss), key=lambda name: float(loss.sel(schedule=name).mean()))
+    difference = loss.sel(schedule="optimised") - loss.sel(schedule=best)
+    mean, error = ts.study.mean_and_error(difference)
+    yield ts.study.Claim(
+        f"what the optimised schedule's final loss is above that of the best of all others ({best})",
+        predicted=0,
+        measured=max(0.0, float(mean)),
+        tolerance=3 * float(error),
+        why="three standard errors of the difference over students with the same data",
+    )
+
+
+def final(data):
+    return data["simulation"]["loss"].isel(step=-1).astype(float)
+
+
+def others(loss):
+    return [name for name in loss["schedule"].values if name != "optimised"]
+
+
+# %% [markdown]
+# ## Schedules, curves, and final losses
+
+
+# %%
+def draw(data):
+    figure, panels = plt.subplots(1, 3, figsize=ts.study.page(1, 3, 1.0))
+    schedule_panel(panels[0], data)
+    curve_panel(panels[1], data)
+    final_panel(panels[2], data)
+    return {"annealing_law": figure}
+
+
+COLORS = dict(zip((*FITTED, *PREDICTED), ts.study.PALETTE, strict=False)) | {"optimised": "black"}
+STYLES = {"annealing": ":", "multi_power": "-"}
+
+
+def schedule_panel(panel, data):
+    best = data["theory"]["rates"].values
+    for name, rates in schedules(len(best)).items():
+        panel.plot(np.arange(len(best)), rates / PEAK, color=COLORS[name], linewidth=1)
+    panel.plot(np.arange(len(best)), best / PEAK, color=COLORS["optimised"], linewidth=1.6, label="optimised")
+    panel.legend(loc="lower left")
+    panel.set(title="(a) schedules", xlabel="step", ylabel="learning rate / peak", ylim=(0, 1.05))
+
+
+def curve_panel(panel, data):
+    theory, loss = data["theory"].to_dataset(), data["simulation"]["loss"]
+    for name in ("constant", "cosine", "sqrt decay", "late drop"):
+        mean, error = ts.study.mean_and_error(loss.sel(schedule=name))
+        late = loss["step"] > loss["step"][-1] / 4
+        for law, style in STYLES.items():
+            line = theory["predicted"].sel(law=law, schedule=name)
+            panel.plot(loss["step"][late], line[late], style, color=COLORS[name], linewidth=1)
+        panel.errorbar(loss["step"][late], mean[late], error[late], fmt="o", color=COLORS[name], markersize=3)
+    for law, style in STYLES.items():
+        panel.plot([], [], style, color="0.3", label=LABELS[law])
+    panel.set(title="(b) training curves", xlabel="step", ylabel="loss")
+    panel.legend(loc="upper right")
+
+
+def final_panel(panel, data):
+    theory, loss = data["theory"].to_dataset(), final(data)
+    names = [*FITTED, *PREDICTED, "optimised"]
+    markers = {"annealing": ("x", 4), "multi_power": ("|", 12)}
+    for place, name in enumerate(reversed(names)):
+        mean, error = ts.study.mean_and_error(loss.sel(schedule=name))
+        panel.errorbar(mean, place, xerr=error, fmt="o", color=COLORS[name])
+        if name == "optimised":
+            panel.plot(theory["loss"], place, *markers["multi_power"][:1], color="0.3", markersize=12)
+            continue
+        for law, (marker, size) in markers.items():
+            value = theory["predicted"].sel(law=law, schedule=name).isel(step=-1)
+            panel.plot(value, place, marker, color="0.3", markersize=size)
+    handles = [
+        panel.plot([], [], marker, color="0.3", markersize=min(size, 8), label=LABELS[law])[0]
+        for law, (marker, size) in markers.items()
+    ]
+    panel.axhline(len(PREDICTED) + 0.5, color="0.8", linewidth=0.8)
+    for side, word in ((1, "fitted"), (-1, "predicted")):
+        corner = (0.97, len(PREDICTED) + 0.5 + 0.3 * side)
+        panel.text(*corner, word, transform=panel.get_yaxis_transform(), ha="right", va="center", fontsize="small")
+    panel.set_yticks(range(len(names)), names[::-1])
+    panel.set(title="(c) final loss", xlabel="loss", ylim=(-0.6, len(names) - 0.4))
+    panel.legend(handles=handles, loc="lower right")
+
+
+# %%
+if __name__ == "__main__":
+    jax.config.update("jax_enable_x64", True)
+    plt.rcParams.update(ts.study.style())
+    data = simulate(PRESETS["smoke"])
+    draw(data)
