@@ -207,7 +207,7 @@ def annealing_law(curves: Sequence[Curve], *, count_warm_up: bool = False, resol
     """[`annealing`] as a law to fit; with sizes n in all curves, the term B n^-beta is fitted, too.
 
     Drops are put together where the logarithms of their distances from the loss differ by less than 1 / `resolution`,
-    which moves S2 by 1e-5 of itself.
+    which moves S2 by less than 1e-4 of itself.
     """
     down = [_annealed_drops(curve.rates, count_warm_up) for curve in _checked(curves)]
     runs, past = _observe(curves, down, resolution, by_area=False)
