@@ -116,7 +116,9 @@ def test_limits_and_derivatives():
 
     slope = (value(0.1 + 1e-5) - value(0.1 - 1e-5)) / 2e-5
     assert float(jax.grad(value)(0.1)) == pytest.approx(float(slope), rel=1e-7)
-    grid = jax.vmap(lambda f: verifier.best_draws(TWO, false_positive=f, cost=1.0).draws)(jnp.array([0.05, 0.1, 0.3]))
+    grid = jax.jit(jax.vmap(lambda f: verifier.best_draws(TWO, false_positive=f, cost=1.0).draws))(
+        jnp.array([0.05, 0.1, 0.3])
+    )
     assert (jnp.diff(grid) < 0).all()
 
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from theorysim.checks import is_traced, require_finite, require_nonnegative, require_positive
@@ -230,7 +231,7 @@ def held_out_error(spectrum: Spectrum, samples: ScalarLike, *, ridge: ScalarLike
     """
     n = len(spectrum.eigenvalues)
     require_positive(samples=samples)
-    if not is_traced(samples) and not jnp.all(jnp.asarray(samples) < n):
+    if not is_traced(samples) and not (np.asarray(samples) < n).all():
         raise ValueError(f"samples={samples} of {n} inputs: leave at least one to predict")
     shifted = Spectrum(spectrum.eigenvalues + jnp.asarray(ridge) / n, spectrum.power)
     return learning_curve(shifted, samples).error / (1 - samples / n)

@@ -222,16 +222,16 @@ def emergence(n: Float[Array, " sizes"], successes: Float[Array, " sizes"], draw
 
 
 def _check_rate(rate: Any) -> None:
-    if not is_traced(rate) and not bool(((jnp.asarray(rate) > 0) & (jnp.asarray(rate) < 1)).all()):
+    if not is_traced(rate) and not ((np.asarray(rate) > 0) & (np.asarray(rate) < 1)).all():
         raise ValueError(f"rate={rate}: give a pass rate above 0 and below 1")
 
 
 def _check_counts(successes: Any, draws: Any, least: int = 1) -> None:
     if is_traced(successes) or is_traced(draws):
         return
-    if not bool((jnp.asarray(successes) >= least).all()):
+    if not (np.asarray(successes) >= least).all():
         raise ValueError(f"successes={successes}: give at least {least}")
-    if not bool((jnp.asarray(draws) >= jnp.asarray(successes)).all()):
+    if not (np.asarray(draws) >= np.asarray(successes)).all():
         raise ValueError(f"successes={successes} in draws={draws}: no more can succeed than are drawn")
 
 

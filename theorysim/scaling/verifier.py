@@ -11,12 +11,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from theorysim.checks import is_traced, require_nonnegative, require_positive
 from theorysim.typing import Numbers, Scalar, ScalarLike, as_floats
 
-SCAN = 512  # numbers of draws, in equal ratios from 1 to FARTHEST, between which changes of sign are looked for
+SCAN = 256  # numbers of draws, in equal ratios from 1 to FARTHEST, between which changes of sign are looked for
+MAXIMA = 4  # of them followed to the draw; populations of two kinds of tasks have one
 FARTHEST = 2.0**53  # beyond, doubles skip whole numbers
 
 
@@ -127,13 +129,16 @@ def _best_draws(tasks: Tasks, true_positive: ScalarLike, false_positive: ScalarL
         return jnp.where(rising, middle, low), jnp.where(rising, high, middle)
 
     # gain(low) > 0 >= gain(high): the best number is low + 1, where the last draw that adds is included.
-    _, tops = jax.lax.fori_loop(0, 54, halve, (scan[:-1], scan[1:]))
-    candidates = jnp.concatenate([jnp.zeros(1, q.dtype), jnp.where(turns, tops, 0.0), jnp.full(1, jnp.inf, q.dtype)])
+    (at,) = jnp.nonzero(turns, size=MAXIMA, fill_value=SCAN - 1)
+    _, tops = jax.lax.fori_loop(0, 54, halve, (scan[at], scan[at + 1]))
+    tops = jnp.where(jnp.arange(MAXIMA) < turns.sum(), tops, 0.0)
+    candidates = jnp.concatenate([jnp.zeros(1, q.dtype), tops, jnp.full(1, jnp.inf, q.dtype)])
     values = jax.lax.map(lambda draws: _total(q, worth, draws), candidates)
     best = jnp.argmax(values)
 
     possible = _changes(jnp.sign(worth[jnp.argsort(q)]))
-    return BestDraws(candidates[best], values[best], values[-1], _changes(jnp.sign(gains)) >= possible)
+    certain = (_changes(jnp.sign(gains)) >= possible) & (turns.sum() <= MAXIMA)
+    return BestDraws(candidates[best], values[best], values[-1], certain)
 
 
 def _changes(signs: Float[Array, " values"]) -> Array:
@@ -171,7 +176,7 @@ def _expected_draws(q: Array, draws: Array) -> Array:
 
 def _check_probabilities(**values: Any) -> None:
     for name, value in values.items():
-        if not is_traced(value) and not bool(((jnp.asarray(value) >= 0) & (jnp.asarray(value) <= 1)).all()):
+        if not is_traced(value) and not ((np.asarray(value) >= 0) & (np.asarray(value) <= 1)).all():
             raise ValueError(f"{name}={value}: give a probability in [0, 1]")
 
 
@@ -183,4 +188,4 @@ def _check_population(tasks: Tasks, true_positive: Any, false_positive: Any, cos
             f"success has shape {jnp.shape(tasks.success)}, share {jnp.shape(tasks.share)}: give one a task"
         )
     if not is_traced(tasks.share):
-        require_positive(share_sum=jnp.sum(jnp.asarray(tasks.share)))
+        require_positive(sum_of_share=np.asarray(tasks.share).sum())

@@ -1,0 +1,227 @@
+"""How much data does a kernel need? A spectrum and a target's power in it say the whole learning curve of ridge
+regression, its noise and its double descent, with kernels and with finitely many random features.
+"""
+
+# %% [markdown]
+# # Learning curves of kernel regression
+#
+# A kernel $\sum_i \eta_i \phi_i(x) \phi_i(x')$ and a target $\sum_i a_i \phi_i$ are learned from $P$ noisy samples by
+# $(K + \lambda)^{-1} y$. With $\kappa = \lambda + \kappa \sum_i \eta_i / (P \eta_i + \kappa)$ and
+# $\gamma = \sum_i P \eta_i^2 / (\kappa + P \eta_i)^2$ the error is
+#
+# $$E = \frac{1}{1 - \gamma} \Big[\sum_i a_i^2 \frac{\kappa^2}{(\kappa + P \eta_i)^2} + \sigma^2 \gamma\Big].$$
+#
+# A kernel that is a mean over $N$ random features obeys two such equations, and errs most where $N = P$.
+
+# %%
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+
+import theorysim as ts
+
+TITLE = "Learning curves of kernel regression"
+SOURCES = ("arXiv:2002.02561", "arXiv:2006.13198", "arXiv:2311.14646")
+
+
+class Preset(NamedTuple):
+    """Modes of the kernel, samples and random features of the regressions, and how many of each."""
+
+    modes: int
+    samples: tuple[int, ...]
+    features: tuple[int, ...]
+    repeats: int
+
+
+PRESETS = {
+    "smoke": Preset(200, (10, 60, 100), (25, 200), repeats=32),
+    "laptop": Preset(400, (10, 20, 50, 100, 200), (12, 25, 50, 80, 100, 125, 200, 400), repeats=48),
+    "paper": Preset(10_000, (10, 20, 50, 100, 200, 500, 1000, 2000), (10, 20, 50, 80, 100, 125, 200, 500), repeats=512),
+}
+RIDGES = (1e-4, 1e-2, 1e-1)
+NOISES = (0.0, 0.1)
+FIXED = {"samples": 100, "noise_var": 0.1}  # of the random features
+FEATURE_RIDGES = (1e-4, 1e-2)
+FINITE = {"few": 0.05, "many": 0.03}  # the theory's own error at 10 samples, and from 50 on
+
+
+def spectrum(modes):
+    """Power laws that both sum to 1: a kernel of unit variance, a target of unit mean square."""
+    rank = np.arange(1.0, modes + 1)
+    return ts.scaling.kernel_regression.Spectrum(*(jnp.asarray(v / v.sum()) for v in (rank**-1.5, rank**-2.0)))
+
+
+# %% [markdown]
+# ## Regressions
+#
+# Errors are exact given the inputs: the modes are orthonormal, so the distance of the coefficients is the error. One
+# program serves all sizes: rows beyond the first $P$ are zero.
+
+
+# %%
+def kernel_errors(key, spectrum, samples, most):
+    """At each ridge and noise, from the same inputs."""
+    of_inputs, of_noise = jax.random.split(key)
+    phi, y, used = data(of_inputs, of_noise, spectrum, samples, most, jnp.array(NOISES))
+
+    def error(ridge):
+        found = phi.T @ solve((phi * spectrum.eigenvalues[None]) @ phi.T, ridge, used, y)
+        return jnp.square(spectrum.eigenvalues[:, None] * found - jnp.sqrt(spectrum.power)[:, None]).sum(0)
+
+    return jax.vmap(error)(jnp.array(RIDGES))
+
+
+def feature_errors(key, spectrum, features, most):
+    """At each ridge, from the same inputs and features."""
+    of_inputs, of_noise, of_features = jax.random.split(key, 3)
+    noise = jnp.array([FIXED["noise_var"]])
+    phi, y, used = data(of_inputs, of_noise, spectrum, FIXED["samples"], FIXED["samples"], noise)
+    mixing = jax.random.normal(of_features, (phi.shape[1], most)) * (jnp.arange(most) < features)[None]
+    mixing = jnp.sqrt(spectrum.eigenvalues / features)[:, None] * mixing
+    z = phi @ mixing
+
+    def error(ridge):
+        found = mixing @ (z.T @ solve(z @ z.T, ridge, used, y))
+        return jnp.square(found[:, 0] - jnp.sqrt(spectrum.power)).sum()
+
+    return jax.vmap(error)(jnp.array(FEATURE_RIDGES))
+
+
+def data(of_inputs, of_noise, spectrum, samples, most, noise_var):
+    used = jnp.arange(most) < samples
+    phi = jax.random.normal(of_inputs, (most, len(spectrum.power))) * used[:, None]
+    noise = jnp.sqrt(noise_var)[None] * jax.random.normal(of_noise, (most, 1))
+    return phi, ((phi @ jnp.sqrt(spectrum.power))[:, None] + noise) * used[:, None], used
+
+
+def solve(kernel, ridge, used, y):
+    return jax.scipy.linalg.solve(kernel + jnp.diag(ridge + ~used), y, assume_a="pos")
+
+
+def simulate(preset):
+    of = spectrum(preset.modes)
+    theory = ts.scaling.kernel_regression
+
+    def curve(samples, ridge, noise_var):
+        return {"error": theory.learning_curve(of, samples, ridge=ridge, noise_var=noise_var).error}
+
+    def feature_curve(features, ridge):
+        noise_var = FIXED["noise_var"]
+        found = theory.random_features(of, FIXED["samples"], features, ridge=ridge, noise_var=noise_var)
+        return {"error": found.error}
+
+    def grid(values):
+        return np.unique(np.concatenate([np.geomspace(values[0], values[-1], 60), np.array(values, float)]))
+
+    kernels = ts.sweep(
+        lambda samples, key: {"error": kernel_errors(key, of, samples, preset.samples[-1])},
+        ts.Grid(samples=np.array(preset.samples, float)),
+        key=jax.random.key(0),
+        repeats=preset.repeats,
+        devices=jax.devices()[:1],
+        dims={"error": ["ridge", "noise_var"]},
+        coords={"ridge": np.array(RIDGES), "noise_var": np.array(NOISES)},
+    )
+    features = ts.sweep(
+        lambda features, key: {"error": feature_errors(key, of, features, preset.features[-1])},
+        ts.Grid(features=np.array(preset.features, float)),
+        key=jax.random.key(1),
+        repeats=preset.repeats,
+        devices=jax.devices()[:1],
+        dims={"error": ["ridge"]},
+        coords={"ridge": np.array(FEATURE_RIDGES)},
+    )
+    axes = {"ridge": np.array(RIDGES), "noise_var": np.array(NOISES)}
+    return xr.DataTree.from_dict(
+        {
+            "theory": ts.sweep(curve, ts.Grid(samples=grid(preset.samples), **axes)),
+            "simulation": kernels,
+            "feature_theory": ts.sweep(
+                feature_curve, ts.Grid(features=grid(preset.features), ridge=np.array(FEATURE_RIDGES))
+            ),
+            "features": features,
+        }
+    )
+
+
+# %% [markdown]
+# ## What must agree
+
+
+# %%
+def claims(data):
+    ratios = data["simulation"]["error"] / data["theory"]["error"].sel(samples=data["simulation"]["samples"])
+    few, many = ratios.sel(samples=10), ratios.sel(samples=slice(50, None))
+    for ridge in RIDGES:
+        for noise_var in NOISES:
+            at = {"ridge": ridge, "noise_var": noise_var}
+            yield agreement(
+                f"ridge {ridge:g}, noise variance {noise_var:g}: error of regressions over theory, "
+                "mean over sizes from 50 samples on",
+                many.sel(at).mean("samples"),
+                "many",
+            )
+    yield agreement(
+        "error of regressions over theory at 10 samples, mean over ridges", few.mean("ridge")[..., 0], "few"
+    )
+    ratios = data["features"]["error"] / data["feature_theory"]["error"].sel(features=data["features"]["features"])
+    for ridge in FEATURE_RIDGES:
+        yield agreement(
+            f"random features, ridge {ridge:g}: error of regressions over theory, mean over numbers of features",
+            ratios.sel(ridge=ridge).mean("features"),
+            "many",
+        )
+
+
+def agreement(sentence, ratio, size):
+    mean, error = ts.study.mean_and_error(ratio)
+    return ts.study.Claim(
+        sentence,
+        predicted=1,
+        measured=float(mean),
+        tolerance=FINITE[size] + 3 * float(error),
+        why=f"three standard errors over regressions, and {100 * FINITE[size]:.0f} % of a theory for many samples",
+    )
+
+
+# %% [markdown]
+# ## Theory as lines, regressions as points
+
+
+# %%
+def draw(data):
+    figure, panels = plt.subplots(1, 3, figsize=ts.study.page(1, 3, 1.05))
+    for panel, letter, noise_var in zip(panels, "ab", NOISES, strict=False):
+        lines, points = (data[node]["error"].sel(noise_var=noise_var) for node in ("theory", "simulation"))
+        curves(panel, lines, points, "samples", RIDGES)
+        panel.set(title=f"({letter}) kernel, noise variance {noise_var:g}", xlabel="samples $P$")
+    curves(panels[2], data["feature_theory"]["error"], data["features"]["error"], "features", FEATURE_RIDGES)
+    panels[2].axvline(FIXED["samples"], color="0.8", zorder=0)
+    panels[2].set(title=f"(c) random features, $P$ = {FIXED['samples']}", xlabel="features $N$")
+    panels[0].set_ylabel("mean square error")
+    panels[1].set_yticks([0.05, 0.1, 0.2], ["0.05", "0.1", "0.2"])
+    panels[1].yaxis.set_minor_formatter("")
+    panels[0].legend()
+    return {"kernel_learning_curves": figure}
+
+
+def curves(panel, lines, points, size, ridges):
+    for ridge in ridges:
+        color = ts.study.PALETTE[RIDGES.index(ridge)]
+        line, (mean, error) = lines.sel(ridge=ridge), ts.study.mean_and_error(points.sel(ridge=ridge))
+        panel.plot(line[size], line, color=color)
+        label = rf"$\lambda = 10^{{{round(np.log10(ridge))}}}$"
+        panel.errorbar(mean[size], mean, error, fmt="o", color=color, label=label)
+    panel.set(xscale="log", yscale="log")
+
+
+# %%
+if __name__ == "__main__":
+    jax.config.update("jax_enable_x64", True)
+    plt.rcParams.update(ts.study.style())
+    data = simulate(PRESETS["smoke"])
+    draw(data)
