@@ -1,0 +1,225 @@
+"""Can a task that small models almost never pass be predicted? Draws until it is passed resolve any rate; how they are
+averaged and weighted decides whether the exponent that they give is right, and how sure it is.
+"""
+
+# %% [markdown]
+# # Task laws from draws until success
+#
+# A model of size $n$ passes a task with probability $p = \exp(-c\, n^{-\alpha})$, so that $\log(-\log p)$ is linear in
+# $\log n$. It is drawn from until it has passed $r$ times, after $K$ draws. The usual estimate $r / K$ is too high by
+# $E[r / K] / p = {}_2F_1(1, 1; r + 1; 1 - p)$, which is $-\log p / (1 - p)$ for one success; $(r - 1) / (K - 1)$ is
+# unbiased. A fit of $\log(-\log(r / K))$ without weights wastes draws: its terms have the variances
+# $(1 - p) / (r \log^2 p)$. The exact likelihood $r \log p + (K - r) \log(1 - p)$ reaches the Fisher information.
+
+# %%
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+
+import theorysim as ts
+
+TITLE = "Task laws from draws until success"
+SOURCES = ("arXiv:2310.03262",)
+
+
+class Preset(NamedTuple):
+    """Batches of experiments, and experiments in each."""
+
+    batches: int
+    experiments: int
+
+
+PRESETS = {
+    "smoke": Preset(batches=16, experiments=128),
+    "laptop": Preset(batches=32, experiments=512),
+    "paper": Preset(batches=256, experiments=8192),
+}
+SIZES = np.geomspace(3e7, 3e9, 7)
+ALPHA, RATE = 0.27, 1e-3  # of the law, and its pass rate at the smallest size
+C = -np.log(RATE) * SIZES[0] ** ALPHA
+RARE = np.geomspace(1e-4, 0.5, 7)
+SUCCESSES = (1, 2, 5, 20)
+METHODS = ("likelihood", "weighted", "unweighted")
+
+
+def draws_until(key, rate, successes):
+    """Sums of geometric numbers; successes beyond the wanted count nothing."""
+    u = jax.random.uniform(key, (*rate.shape, SUCCESSES[-1]), rate.dtype, jnp.finfo(rate.dtype).tiny)
+    counted = jnp.arange(SUCCESSES[-1]) < successes
+    return jnp.where(counted, jnp.ceil(jnp.log(u) / jnp.log1p(-rate)[..., None]), 0).sum(-1)
+
+
+# %% [markdown]
+# ## Estimates of rates, and of the exponent
+
+
+# %%
+def simulate(preset):
+    task = ts.scaling.task
+    sizes = jnp.asarray(SIZES)
+    rate = task.pass_rate_law(sizes, C, ALPHA)
+    z = jnp.log(sizes) - jnp.log(sizes).mean()
+
+    def bias(rate):
+        return {"usual": jnp.stack([1 + task.usual_bias(rate, r) for r in SUCCESSES])}
+
+    def sampled_bias(rate, key):
+        def of(successes):
+            draws = draws_until(key, jnp.full((preset.experiments,), rate), successes)
+            unbiased = jnp.where(successes > 1, (successes - 1) / jnp.maximum(draws - 1, 1), jnp.nan)
+            return (successes / draws).mean() / rate, unbiased.mean() / rate
+
+        usual, unbiased = jax.vmap(of)(jnp.array(SUCCESSES, float))
+        return {"usual": usual, "unbiased": unbiased}
+
+    def spread(successes):
+        """Standard deviation of alpha: Fisher's, and that of a line without weights."""
+        variance = 1 / task.weights(rate, successes)
+        design = jnp.stack([jnp.ones_like(z), -z], 1)
+        fisher = jnp.linalg.inv(design.T @ (design / variance[:, None]))
+        return {"fisher": jnp.sqrt(fisher[1, 1]), "unweighted": jnp.sqrt(z**2 @ variance) / (z @ z)}
+
+    def experiment(successes, key):
+        counts = jnp.full(len(SIZES), successes)
+
+        def alphas(key):
+            draws = draws_until(key, rate, successes)
+            # All draws passed: the usual estimate is one, and its logarithm no use.
+            estimate = jnp.minimum(successes / draws, 1 - 0.5 / (draws + 1))
+            line = jnp.log(-jnp.log(estimate))
+            fit = task.fit_task(sizes, counts, draws)
+            found = [fit.alpha, slope(line, task.weights(estimate, successes)), slope(line, jnp.ones_like(z))]
+            return jnp.stack(found), task.emergence(sizes, counts, draws).p_value
+
+        values, p_values = jax.vmap(alphas)(jax.random.split(key, preset.experiments))
+        return {"mean": values.mean(0), "spread": values.std(0, ddof=1), "rejected": (p_values < 0.05).mean()}
+
+    def slope(line, weights):
+        centred = z - weights @ z / weights.sum()
+        return -(weights * centred) @ line / (weights @ centred**2)
+
+    many = np.array(SUCCESSES[1:], float)
+    return xr.DataTree.from_dict(
+        {
+            "theory": ts.sweep(
+                bias,
+                ts.Grid(rate=np.union1d(np.geomspace(RARE[0], RARE[-1], 60), RARE)),
+                dims={"usual": ["successes"]},
+                coords={"successes": np.array(SUCCESSES)},
+            ),
+            "simulation": ts.sweep(
+                sampled_bias,
+                ts.Grid(rate=RARE),
+                key=jax.random.key(0),
+                repeats=preset.batches,
+                dims={"usual": ["successes"], "unbiased": ["successes"]},
+                coords={"successes": np.array(SUCCESSES)},
+            ),
+            "spread_theory": ts.sweep(spread, ts.Grid(successes=np.union1d(np.geomspace(2, 20, 30), many))),
+            "spread": ts.sweep(
+                experiment,
+                ts.Grid(successes=many),
+                key=jax.random.key(1),
+                repeats=preset.batches,
+                devices=jax.devices()[:1],
+                dims={"mean": ["fit"], "spread": ["fit"]},
+                coords={"fit": list(METHODS)},
+            ),
+        }
+    )
+
+
+# %% [markdown]
+# ## What must agree
+
+
+# %%
+def claims(data):
+    theory, points = data["theory"]["usual"], data["simulation"].to_dataset()
+    for successes in SUCCESSES:
+        at = {"successes": successes, "rate": RARE[1]}
+        mean, error = ts.study.mean_and_error(points["usual"].sel(at))
+        yield ts.study.Claim(
+            f"{successes} successes at a rate of {RARE[1]:.1e}: mean of the usual estimate over the rate",
+            predicted=float(theory.sel(at)),
+            measured=float(mean),
+            tolerance=4 * float(error),
+            why="four standard errors over batches: estimates from few successes have a heavy tail",
+        )
+    mean, error = ts.study.mean_and_error(points["unbiased"].sel(successes=20).mean("rate"))
+    yield ts.study.Claim(
+        "20 successes: mean of the unbiased estimate over the rate, all rates",
+        predicted=1,
+        measured=float(mean),
+        tolerance=4 * float(error),
+        why="four standard errors over batches",
+    )
+    lines, fits = data["spread_theory"].to_dataset(), data["spread"].to_dataset()
+    for method, line in (("likelihood", "fisher"), ("unweighted", "unweighted")):
+        mean, error = ts.study.mean_and_error(fits["spread"].sel(successes=20, fit=method))
+        predicted = float(lines[line].sel(successes=20))
+        yield ts.study.Claim(
+            f"20 successes, {method}: standard deviation of the fitted exponent",
+            predicted=predicted,
+            measured=float(mean),
+            tolerance=3 * float(error) + predicted / 20,
+            why="three standard errors over batches, and a share 1 / successes: the next order",
+        )
+    mean, error = ts.study.mean_and_error(fits["rejected"].sel(successes=20))
+    yield ts.study.Claim(
+        "20 successes: share of experiments whose law is rejected at the level of 5 %",
+        predicted=0.05,
+        measured=float(mean),
+        tolerance=3 * float(error) + 0.05 / 20,
+        why="three standard errors over batches, and a share 1 / successes: the next order",
+    )
+
+
+# %% [markdown]
+# ## Theory as lines, experiments as points
+
+
+# %%
+def draw(data):
+    figure, panels = plt.subplots(1, 3, figsize=ts.study.page(1, 3, 1.05))
+    bias_panel(panels[0], data["theory"]["usual"], data["simulation"]["usual"])
+    lines, fits = data["spread_theory"].to_dataset(), data["spread"].to_dataset()
+    for color, method, line in zip(ts.study.PALETTE, METHODS, ("fisher", None, "unweighted"), strict=False):
+        if line:
+            panels[1].plot(lines["successes"], lines[line], color=color)
+        for panel, name in ((panels[1], "spread"), (panels[2], "mean")):
+            mean, error = ts.study.mean_and_error(fits[name].sel(fit=method))
+            panel.errorbar(mean["successes"], mean, error, fmt="o", color=color, label=method)
+    panels[2].axhline(ALPHA, color="0.5", zorder=0)
+    for panel in panels[1:]:
+        panel.set(xlabel="successes $r$", xscale="log")
+        panel.set_xticks(SUCCESSES[1:], [f"{r}" for r in SUCCESSES[1:]])
+        panel.xaxis.set_minor_formatter("")
+    panels[1].set(title=r"(b) spread of the exponent", ylabel=r"standard deviation of $\alpha$", yscale="log")
+    panels[1].set_yticks([0.02, 0.05, 0.1], ["0.02", "0.05", "0.1"])
+    panels[1].yaxis.set_minor_formatter("")
+    panels[2].set(title="(c) its mean, line: truth", ylabel=r"mean of $\alpha$")
+    panels[2].legend()
+    return {"task_emergence": figure}
+
+
+def bias_panel(panel, theory, points):
+    for color, successes in zip(ts.study.PALETTE[3:], SUCCESSES, strict=False):
+        line, (mean, error) = theory.sel(successes=successes), ts.study.mean_and_error(points.sel(successes=successes))
+        panel.plot(line["rate"], line, color=color)
+        panel.errorbar(mean["rate"], mean, error, fmt="o", color=color, label=f"$r$ = {successes}")
+    panel.set(title="(a) bias of $r / K$", xlabel="pass rate $p$", ylabel="mean of $r / K$, over $p$")
+    panel.set(xscale="log", ylim=(0.8, None))
+    panel.legend()
+
+
+# %%
+if __name__ == "__main__":
+    jax.config.update("jax_enable_x64", True)
+    plt.rcParams.update(ts.study.style())
+    data = simulate(PRESETS["smoke"])
+    draw(data)
