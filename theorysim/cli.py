@@ -108,18 +108,19 @@ def notebooks(names: StudyNames | None = None, /, *, studies: Path = STUDIES, ou
 
 @app.command
 def fit(
-    file: Path,
+    files: list[Path],
     /,
     *,
-    law: str = "chinchilla",
+    law: str | None = None,
     n: str | None = None,
     d: str | None = None,
     c: str | None = None,
     x: str | None = None,
     loss: str | None = None,
     group: Annotated[list[str] | None, cyclopts.Parameter(help="Columns that tell configurations apart.")] = None,
+    warmup: Annotated[int, cyclopts.Parameter(help="Steps of warm-up of training curves.")] = 0,
     objective: Literal["huber", "least_absolute", "least_squares"] = "huber",
-    samples: int = 1000,
+    samples: Annotated[int | None, cyclopts.Parameter(help="Bootstrap fits: 1000, or 200 for curves.")] = None,
     level: float = 0.95,
     seed: int = 0,
     out: Path | None = None,
@@ -127,32 +128,35 @@ def fit(
     """Fit a scaling law to a table of runs (CSV, JSON lines or parquet), and write a report beside it.
 
     Columns go by their usual names (params, tokens, flops, val_loss, ...); --n, --d, --c, --x and --loss name others.
+    The law is chinchilla unless another is named. Training curves (step, lr, loss; one a file) go to the laws of
+    schedules, annealing or multi_power.
     """
     from theorysim import report, scaling
 
-    named = {"n": n, "d": d, "c": c, "x": x, "loss": loss}
+    columns = {"n": n, "d": d, "c": c, "x": x, "loss": loss}
+    columns = {name: column for name, column in columns.items() if column is not None}
+    tables = [report.read(file) for file in files]
+    curves = all(report.are_curves(table) for table in tables)
+    law = law or ("annealing" if curves else "chinchilla")
+    drawn = {"samples": samples or (200 if curves else 1000), "level": level, "seed": seed}
     with warnings.catch_warnings(record=True) as doubts:
         warnings.simplefilter("always", scaling.RunsWarning)
-        reports = report.fit(
-            file,
-            law,
-            columns={name: column for name, column in named.items() if column is not None},
-            group=group or (),
-            objective=getattr(scaling, objective)(),
-            samples=samples,
-            level=level,
-            seed=seed,
-        )
-    out = out or file.with_suffix("").with_name(f"{file.stem}-{law}")
+        if curves:
+            reports = [report.fit_curves(files, law, warmup=warmup, **drawn)]
+        else:
+            runs = report.concatenate(tables, files)
+            chosen = getattr(scaling, objective)()
+            reports = report.fit(runs, law, columns=columns, group=group or (), objective=chosen, **drawn)
     for doubt in doubts:
         console.print(f"[yellow]doubt:[/] {escape(str(doubt.message))}")
     for note in reports[0].notes:
         console.print(f"[dim]{escape(note)}[/]")
+    out = out or files[0].with_name(f"{files[0].stem}-{law}")
     for one in reports:
         folder = one.write(out / re.sub(r"[^\w.-]+", "-", one.group) if one.group else out)
         console.print(f"\n[bold]{escape(f'{law} {one.group}'.strip())}[/]  {folder}")
         console.print(one.table().to_string(float_format="{:.4g}".format), markup=False)
-        for sentence in report.sentences(one):
+        for sentence in one.sentences():
             console.print(sentence, markup=False)
 
 
@@ -160,13 +164,23 @@ def fit(
 def predict(
     saved: Path,
     /,
+    *,
+    schedule: Annotated[Path | None, cyclopts.Parameter(help="A table of step and lr, for a law of schedules.")] = None,
+    warmup: int = 0,
     **inputs: Annotated[float, cyclopts.Parameter(help="An input of the law, such as --n 1e9 --d 2e10.")],
 ) -> None:
     """Predict the loss of another run from a report that `fit` wrote, with intervals for the law and for one run."""
     from theorysim import report
 
     fitted = report.load(saved)
-    predicted = fitted.predict(**inputs)
+    if isinstance(fitted, report.CurveReport):
+        if schedule is None or inputs:
+            raise RunsError(f"{saved} is of a law of schedules: say --schedule FILE, a table of step and lr")
+        predicted = fitted.predict(report.read_rates(report.read(schedule), warmup))
+    elif schedule is not None:
+        raise RunsError(f"--schedule: {saved} is of the law {fitted.law.name}, which takes {list(fitted.law.inputs)}")
+    else:
+        predicted = fitted.predict(**inputs)
     (law_low, law_high), (run_low, run_high) = predicted.law[:, 0], predicted.run[:, 0]
     console.print(f"loss {predicted.loss[0]:.4g}, {fitted.level:.0%} intervals:", markup=False)
     console.print(

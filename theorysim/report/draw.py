@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from theorysim.report.curves import CurveReport
     from theorysim.report.scaling import Report
 
 NAMES = {
@@ -38,6 +39,37 @@ def save_all(report: "Report", folder: Path) -> None:
         for name, figure in figures(report).items():
             save(figure, folder / name)
             plt.close(figure)
+
+
+def save_curves(report: "CurveReport", folder: Path) -> None:
+    """Write the figure of a report on training curves."""
+    import matplotlib as mpl
+    import matplotlib.pyplot as plt
+
+    with mpl.rc_context(style()):
+        figure = curves(report)
+        save(figure, folder / "fit")
+        plt.close(figure)
+
+
+def curves(report: "CurveReport") -> "Figure":
+    """Schedules, losses with the law through them, and residuals."""
+    figure, (rate, loss, residual) = _axes(3, 0.95)
+    for i, (name, curve) in enumerate(report.curves.items()):
+        colour = PALETTE[i % len(PALETTE)]
+        shown = np.unique(np.linspace(0, len(curve.rates) - 1, 400).astype(int))
+        rate.plot(shown, curve.rates[shown], color=colour, label=name)
+        some = np.unique(np.linspace(0, len(curve.steps) - 1, 60).astype(int))
+        loss.plot(curve.steps[some], curve.loss[some], ".", color=colour, markersize=2.5, alpha=0.6)
+        loss.plot(curve.steps, curve.loss * np.exp(-report.residuals[name]), color=colour, linewidth=0.9)
+        residual.plot(curve.steps, 100 * np.expm1(report.residuals[name]), color=colour, linewidth=0.7)
+    residual.axhline(0, color="0.6", linewidth=0.8)
+    rate.set(xlabel="step", ylabel="learning rate", title="schedules")
+    rate.legend(fontsize=6)
+    loss.set(xlabel="step", ylabel="loss", yscale="log", title=f"{report.law}: law as lines")
+    _plain_ticks(loss.yaxis)
+    residual.set(xlabel="step", ylabel="loss above prediction (%)", title="residuals")
+    return figure
 
 
 def figures(report: "Report") -> "dict[str, Figure]":

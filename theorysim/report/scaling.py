@@ -1,7 +1,6 @@
 """The report on a user's training runs: a scaling law, how sure it is, its frontier, and what it says of other runs."""
 
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from theorysim import scaling
+from theorysim.report import folder as folders
 from theorysim.report import table as tables
 from theorysim.scaling.fit import named as law_named
 from theorysim.scaling.minimise import Objective
@@ -99,42 +99,24 @@ class Report:
 
     def table(self) -> "pd.DataFrame":
         """Estimate, interval and standard error of each parameter, and of the frontier's exponent."""
-        import pandas as pd
-
-        rows = {name: (value, self.draws[name]) for name, value in self.parameters.items()}
+        rows, drawn = dict(self.parameters), dict(self.draws)
         if self.law.name == "chinchilla":
-            rows["n* ~ C^"] = (float(scaling.exponent(self.parameters)), np.asarray(scaling.exponent(self.draws)))
-        return pd.DataFrame(
-            {
-                name: dict(
-                    zip(
-                        ("estimate", "low", "high", "error"), (value, *self._percentiles(d), d.std(ddof=1)), strict=True
-                    )
-                )
-                for name, (value, d) in rows.items()
-            }
-        ).T
+            rows["n* ~ C^"] = float(scaling.exponent(self.parameters))
+            drawn["n* ~ C^"] = np.asarray(scaling.exponent(self.draws))
+        return parameter_table(rows, drawn, self.level)
 
     def write(self, folder: Path | str) -> Path:
         """Write fit.json, frontier.csv and the figures to a folder, all or nothing; what it held before is replaced."""
         from theorysim.report import draw
 
-        folder = Path(folder)
-        if folder.exists() and not (folder / "fit.json").exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise scaling.RunsError(f"{folder}: it exists and holds no report; name another folder")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as partial:
-            new = Path(partial) / "new"
-            new.mkdir()
+        def fill(new: Path) -> None:
             (new / "fit.json").write_text(self.to_json())
             frontier = self.frontier()
             if frontier is not None:
                 frontier.to_csv(new / "frontier.csv", index=False)
             draw.save_all(self, new)
-            if folder.exists():
-                folder.rename(Path(partial) / "old")
-            new.rename(folder)
-        return folder
+
+        return folders.write(folder, fill)
 
     def to_json(self) -> str:
         """All of the report but its figures."""
@@ -157,8 +139,33 @@ class Report:
             indent=1,
         )
 
+    def sentences(self) -> list[str]:
+        """The certificate and the frontier, in words."""
+        facts = self.certificate
+        share = facts["share_of_starts_in_the_optimum"]
+        weakest = facts["weakest_direction"]
+        lines = [
+            f"{len(self.residuals)} runs, {share:.0%} of starts end in the optimum, "
+            f"gradient {facts['gradient_norm']:.0e}, residuals {facts['median_absolute_residual']:.2%} (median)",
+            f"rank {facts['rank']} of {len(weakest)}, condition {facts['condition']:.0f}, loosest direction "
+            + ", ".join(f"{value:+.2f} {name}" for name, value in weakest.items() if abs(value) > 0.1),
+        ]
+        largest = 6 * self.runs["n"] * self.runs["d"] if set(self.law.inputs) == SIZES else None
+        if largest is not None:
+            at = np.array([10 * largest.max()])
+            best = self.frontier(at)
+            assert best is not None
+            row = best.iloc[0]
+            lines.append(
+                f"at {at[0]:.2g} flops, ten times the largest run: n* = {row.n:.3g} "
+                f"({row.n_low:.3g} to {row.n_high:.3g}), d* = {row.d:.3g} "
+                f"({row.d_low:.3g} to {row.d_high:.3g}), loss {row.loss:.4g} "
+                f"({row.loss_low:.4g} to {row.loss_high:.4g})"
+            )
+        return lines
+
     def _repr_html_(self) -> str:
-        notes = "".join(f"<li>{escape(note)}</li>" for note in (*self.notes, *sentences(self)))
+        notes = "".join(f"<li>{escape(note)}</li>" for note in (*self.notes, *self.sentences()))
         title = f"{self.law.name} {self.group}".strip()
         return f"<h4>{escape(title)}</h4>{self.table().to_html(float_format='{:.4g}'.format)}<ul>{notes}</ul>"
 
@@ -229,51 +236,29 @@ def _report(
     )
 
 
-def load(path: Path | str) -> Report:
-    """A report from its fit.json, or from the folder that holds it."""
-    path = Path(path)
-    path = path / "fit.json" if path.is_dir() else path
-    try:
-        saved = json.loads(path.read_text())
-        if saved["format"] != FORMAT:
-            raise scaling.RunsError(f"{path}: format {saved['format']}, and this theorysim reads {FORMAT}; fit again")
-        return Report(
-            law=law_named(saved["law"]),
-            parameters=saved["parameters"],
-            draws={name: np.asarray(column) for name, column in saved["draws"].items()},
-            runs={name: np.asarray(column) for name, column in saved["runs"].items()},
-            residuals=np.asarray(saved["residuals"]),
-            certificate=saved["certificate"],
-            notes=tuple(saved["notes"]),
-            level=saved["level"],
-            group=saved["group"],
-        )
-    except FileNotFoundError as error:
-        raise scaling.RunsError(f"{path}: there is no such file; `theorysim fit` writes it") from error
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise scaling.RunsError(f"{path}: not a report of `theorysim fit` ({error})") from error
+def parameter_table(
+    estimates: Mapping[str, float], draws: Mapping[str, np.ndarray], level: float | int
+) -> "pd.DataFrame":
+    """Estimate, ends of the interval, and standard error, a row each."""
+    import pandas as pd
+
+    ends = [(1 - level) / 2, (1 + level) / 2]
+    rows = {
+        name: (value, *np.nanquantile(draws[name], ends), draws[name].std(ddof=1)) for name, value in estimates.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["estimate", "low", "high", "error"])
 
 
-def sentences(report: Report) -> list[str]:
-    """The certificate and the frontier, in words."""
-    facts = report.certificate
-    share = facts["share_of_starts_in_the_optimum"]
-    weakest = facts["weakest_direction"]
-    lines = [
-        f"{len(report.residuals)} runs, {share:.0%} of starts end in the optimum, "
-        f"gradient {facts['gradient_norm']:.0e}, residuals {facts['median_absolute_residual']:.2%} (median)",
-        f"rank {facts['rank']} of {len(weakest)}, condition {facts['condition']:.0f}, loosest direction "
-        + ", ".join(f"{value:+.2f} {name}" for name, value in weakest.items() if abs(value) > 0.1),
-    ]
-    largest = 6 * report.runs["n"] * report.runs["d"] if set(report.law.inputs) == SIZES else None
-    if largest is not None:
-        at = np.array([10 * largest.max()])
-        best = report.frontier(at)
-        assert best is not None
-        row = best.iloc[0]
-        lines.append(
-            f"at {at[0]:.2g} flops, ten times the largest run: n* = {row.n:.3g} ({row.n_low:.3g} to {row.n_high:.3g}), "
-            f"d* = {row.d:.3g} ({row.d_low:.3g} to {row.d_high:.3g}), loss {row.loss:.4g} "
-            f"({row.loss_low:.4g} to {row.loss_high:.4g})"
-        )
-    return lines
+def of_json(saved: dict[str, Any]) -> Report:
+    """A report from what [`Report.to_json`] wrote."""
+    return Report(
+        law=law_named(saved["law"]),
+        parameters=saved["parameters"],
+        draws={name: np.asarray(column) for name, column in saved["draws"].items()},
+        runs={name: np.asarray(column) for name, column in saved["runs"].items()},
+        residuals=np.asarray(saved["residuals"]),
+        certificate=saved["certificate"],
+        notes=tuple(saved["notes"]),
+        level=saved["level"],
+        group=saved["group"],
+    )

@@ -63,6 +63,15 @@ def read(source: "Path | str | pd.DataFrame | Mapping[str, Any]") -> "pd.DataFra
     return table
 
 
+def concatenate(parts: "Sequence[pd.DataFrame]", files: Sequence[Path]) -> "pd.DataFrame":
+    """The runs of several files in one table, where the column `file` says which they come from."""
+    import pandas as pd
+
+    if len(parts) == 1:
+        return parts[0]
+    return pd.concat([part.assign(file=file.stem) for part, file in zip(parts, files, strict=True)], ignore_index=True)
+
+
 def find(
     table: "pd.DataFrame", law: Law, *, named: Mapping[str, str] | None = None, group: Sequence[str] = ()
 ) -> list[Runs]:
@@ -85,7 +94,7 @@ def find(
         if column is not None:
             taken[name] = column
             notes.append(f"{name} is the column {column!r}")
-    columns = {name: _numbers(table, column) for name, column in taken.items() if name != "method"}
+    columns = {name: numbers(table, column) for name, column in taken.items() if name != "method"}
     if "method" in taken:
         columns["method"] = _methods(table, taken["method"], notes)
     _complete(table, columns, needed, named, notes)
@@ -109,27 +118,29 @@ def find(
 
 def _usual(table: Any, name: str, notes: list[str]) -> str | None:
     meanings = SCALES if name == "x" else (name,)
-    found = [column for meaning in meanings for column in _matches(table, meaning)]
+    found = [column for meaning in meanings for column in matches(table, USUAL.get(meaning, (meaning,)))]
     if len(found) > 1:
         notes.append(f"{name} could also be {', '.join(map(repr, found[1:]))}")
     return found[0] if found else None
 
 
-def _matches(table: Any, name: str) -> list[str]:
+def matches(table: Any, usual: Sequence[str]) -> list[str]:
+    """The columns with one of these names, letter case and blanks aside, in this order."""
     plain = {str(column).strip().lower().replace(" ", "_").replace("-", "_"): column for column in table.columns}
-    return [plain[usual] for usual in USUAL.get(name, (name,)) if usual in plain]
+    return [plain[name] for name in usual if name in plain]
 
 
-def _numbers(table: Any, column: str) -> Any:
+def numbers(table: Any, column: str) -> Any:
+    """A column as floats, refused where it holds words."""
     import pandas as pd
 
-    numbers: Any = pd.to_numeric(table[column], errors="coerce")
-    numbers = numbers.astype(float)
-    bad = numbers.isna() & table[column].notna()
+    found: Any = pd.to_numeric(table[column], errors="coerce")
+    found = found.astype(float)
+    bad = found.isna() & table[column].notna()
     if bad.any():
         row = int(bad.to_numpy().argmax())
         raise RunsError(f"column {column!r} holds {table[column].iloc[row]!r} in row {row}: give numbers")
-    return numbers
+    return found
 
 
 def _methods(table: Any, column: str, notes: list[str]) -> Any:
@@ -154,7 +165,7 @@ def _complete(
             continue
         found = {source: named.get(source) or _usual(table, source, []) for source in sources}
         if all(found.values()):
-            columns[name] = recipe(*(_numbers(table, str(column)) for column in found.values()))
+            columns[name] = recipe(*(numbers(table, str(column)) for column in found.values()))
             named_so = ", ".join(f"{source} the column {column!r}" for source, column in found.items())
             notes.append(f"{name} is {formula}, {named_so}")
 

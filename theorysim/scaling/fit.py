@@ -80,8 +80,9 @@ def solve_all(problem: Problem, starts: Float[Array, "rows parameters"], weights
         weights=jnp.pad(problem.weights, (0, missing)),
     )
     weights = jnp.pad(weights, ((0, 0), (0, missing)))
-    rows = np.arange(-(-count // LANES) * LANES) % count
-    blocks = [_solve_lanes(problem, starts[block], weights[block]) for block in rows.reshape(-1, LANES)]
+    lanes = min(LANES, count)
+    rows = np.arange(-(-count // lanes) * lanes) % count
+    blocks = [_solve_lanes(problem, starts[block], weights[block]) for block in rows.reshape(-1, lanes)]
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:count], *blocks)
 
 
