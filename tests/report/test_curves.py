@@ -23,7 +23,7 @@ SHARED = Path(__file__).parents[3] / "shared" / "data" / "multipowerlaw"
 
 def curve(name, seed=0, every=10):
     """Steps from 0, as most programs count: the loss at step s has seen the rates up to s."""
-    step = np.arange(20, 400, every)
+    step = np.arange(19, 400, every)  # from the peak on
     loss = np.asarray(schedule.annealing(RATES[name], step + 1, **TRUTH))
     noise = np.exp(2e-4 * np.random.default_rng(seed).standard_normal(len(step)))
     return pd.DataFrame({"Step": step, "learning rate": np.asarray(RATES[name])[step], "loss": loss * noise})
@@ -67,7 +67,7 @@ def test_rates_between_those_written():
     ("table", "options", "message"),
     [
         (curve("cosine").iloc[::-1], {}, r"steps must be whole numbers >= 0 that increase: sort the curve"),
-        (curve("cosine"), {"warmup": 1000}, r"warmup=1000: give a number of steps up to 391"),
+        (curve("cosine"), {"warmup": 1000}, r"warmup=1000: give a number of steps up to 400"),
         (curve("cosine").drop(columns="loss"), {}, r"curve 0 lacks loss: a curve has the columns step, lr and loss"),
         (curve("cosine"), {"law": "m2"}, r"law='m2': curves of step, lr and loss go to annealing or multi_power"),
     ],
