@@ -20,6 +20,16 @@ def test_the_example_prints_what_the_readme_shows():
         assert abs(simulation - theory) < 0.03
 
 
+def test_the_fit_prints_what_the_readme_shows():
+    code, shown = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", README, re.DOTALL)[1]
+    assert "jax.config.update" in README
+    first = 'import jax, theorysim as ts\njax.config.update("jax_enable_x64", True)\n'
+    printed = subprocess.run([sys.executable, "-c", first + code], capture_output=True, text=True, check=True).stdout
+    numbers = [np.array(re.findall(r"0\.\d+", text), float) for text in (printed, shown)]
+    np.testing.assert_allclose(*numbers, atol=0.0011)
+    assert numbers[0][1] < 0.37 / 0.72 < numbers[0][2]
+
+
 def test_what_the_readme_links_to_is_there():
     root = Path(__file__).parent.parent
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
