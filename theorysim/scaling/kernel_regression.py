@@ -240,7 +240,8 @@ def held_out_error(spectrum: Spectrum, samples: ScalarLike, *, ridge: ScalarLike
 class Decay(NamedTuple):
     """The exponent of values ~ rank^-exponent over a window of ranks, and its standard error.
 
-    The error joins that of the scatter about the line and half the difference between the window's two halves.
+    The error joins that of the scatter about the line and half the difference between the window's two halves, as far
+    as scatter does not explain it.
     """
 
     exponent: Scalar
@@ -262,7 +263,9 @@ def decay(values: Float[Array, " ranks"], first: int, last: int) -> Decay:
         _gamma_line(jnp.log(jnp.arange(start, stop + 1.0)), values[start - 1 : stop])
         for start, stop in ((first, last), (first, middle), (middle + 1, last))
     )
-    return Decay(whole.exponent, jnp.hypot(whole.standard_error, (low.exponent - high.exponent) / 2))
+    by_chance = jnp.square(low.standard_error) + jnp.square(high.standard_error)
+    drift = jnp.maximum(jnp.square(low.exponent - high.exponent) - by_chance, 0) / 4
+    return Decay(whole.exponent, jnp.sqrt(jnp.square(whole.standard_error) + drift))
 
 
 def predicted_exponent(spectrum: Spectrum, first: int, last: int) -> Decay:

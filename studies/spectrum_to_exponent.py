@@ -1,0 +1,231 @@
+"""Where does a scaling exponent come from? The spectrum of a kernel matrix and the target's power in it, measured on
+data, give the learning curve with no free parameter, and so the exponent that a fit to errors finds.
+"""
+
+# %% [markdown]
+# # From a measured spectrum to a scaling exponent
+#
+# A kernel matrix on $n$ inputs has eigenvalues $n \eta_i$ and eigenvectors, on which targets have powers $a_i^2$. If
+# $P$ of the $n$ inputs are learned from, the error on the others is that of kernel regression without ridge at the
+# eigenvalues $\eta_i + \lambda / n$, over $1 - P / n$: a free compression. Where $\eta_i \sim i^{-b}$ and
+# $a_i^2 \sim i^{-a}$ it falls like $P^{-\min(a - 1, 2 b)}$.
+#
+# Two data sets: Gaussian features of power laws, and images of digits, odd or even, under a network's tangent kernel.
+
+# %%
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+from sklearn.datasets import load_digits
+
+import theorysim as ts
+
+TITLE = "From a measured spectrum to a scaling exponent"
+SOURCES = ("arXiv:2002.02561", "arXiv:2006.13198", "arXiv:1806.07572", "arXiv:2209.06640")
+
+
+class Preset(NamedTuple):
+    """Inputs, sizes of training sets, how many of each, and fits to resampled errors."""
+
+    inputs: int
+    samples: tuple[int, ...]
+    repeats: int
+    resamples: int
+
+
+PRESETS = {
+    "smoke": Preset(400, (16, 32, 64, 128), repeats=16, resamples=64),
+    "laptop": Preset(1000, (16, 24, 36, 54, 80, 120, 180), repeats=24, resamples=192),
+    "paper": Preset(1797, (16, 24, 36, 54, 80, 120, 180, 270), repeats=512, resamples=2000),
+}
+SETS = ("power laws", "digits")
+DECAYS, MODES = (1.5, 2.0), 4000  # of eigenvalues and target
+RIDGES = {"power laws": 1e-3, "digits": 3.0}
+WINDOW = (10, 150)  # ranks that the exponent is read from
+FINITE = 0.05  # the theory's own error at these sizes
+
+
+def power_laws(inputs):
+    spectrum = ts.scaling.kernel_regression.power_law(*DECAYS, modes=MODES)
+    phi = jax.random.normal(jax.random.key(0), (inputs, MODES))
+    signs = jax.random.rademacher(jax.random.key(1), (MODES,), float)
+    return (phi * spectrum.eigenvalues[None]) @ phi.T, phi @ (signs * jnp.sqrt(spectrum.power))
+
+
+def digits(inputs):
+    images, labels = load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(images))[:inputs]
+    images = images[order] - images.mean(0)
+    x = jnp.asarray(images / np.sqrt((images**2).mean(1, keepdims=True)))
+    kernel = ts.infinite.fully_connected(ts.infinite.relu, x, depth=2, weight_var=2.0, bias_var=0.1).ntk
+    return kernel, jnp.asarray(np.where(labels[order] % 2, 1.0, -1.0))
+
+
+# %% [markdown]
+# ## Spectrum, prediction, regressions, and a fit to their errors
+
+
+# %%
+def simulate(preset):
+    theory = ts.scaling.kernel_regression
+    kernels, targets = (jnp.stack(v) for v in zip(power_laws(preset.inputs), digits(preset.inputs), strict=True))
+    ridges = jnp.array([RIDGES[name] for name in SETS])
+    spectra = [theory.measured_spectrum(kernel, y) for kernel, y in zip(kernels, targets, strict=True)]
+    spectrum = theory.Spectrum(*(jnp.stack(v) for v in list(zip(*spectra, strict=True))[:2]))
+    most = preset.samples[-1]
+
+    def predicted(data, samples):
+        of = theory.Spectrum(spectrum.eigenvalues[data], spectrum.power[data])
+        return {"error": theory.held_out_error(of, samples, ridge=ridges[data])}
+
+    def left_over(data, samples, key):
+        """One program for all sizes: rows beyond the first are zero, and inputs that no size uses are predicted."""
+        kernel, y = kernels[data], targets[data]
+        order = jax.random.permutation(key, preset.inputs)
+        train, test = order[:most], order[most:]
+        used = jnp.arange(most) < samples
+        block = kernel[train][:, train] * used[:, None] * used[None]
+        weights = jax.scipy.linalg.solve(block + jnp.diag(ridges[data] + ~used), y[train] * used, assume_a="pos")
+        return {"error": jnp.square(kernel[test][:, train] @ (weights * used) - y[test]).mean()}
+
+    sizes, which = np.array(preset.samples, float), np.arange(len(SETS))
+    fine = np.union1d(np.geomspace(sizes[0], sizes[-1], 40), sizes)
+    lines = ts.sweep(predicted, ts.Grid(data=which, samples=fine)).assign_coords(data=list(SETS))
+    points = ts.sweep(
+        left_over,
+        ts.Grid(data=which, samples=sizes),
+        key=jax.random.key(2),
+        repeats=preset.repeats,
+        devices=jax.devices()[:1],
+    ).assign_coords(data=list(SETS))
+    measured = xr.Dataset(
+        {name: (("data", "rank"), np.asarray(getattr(spectrum, name)), {}) for name in ("eigenvalues", "power")},
+        {"data": list(SETS), "rank": 1 + np.arange(preset.inputs)},
+    )
+    return xr.DataTree.from_dict(
+        {
+            "theory": lines,
+            "simulation": points,
+            "spectrum": measured,
+            "fits": xr.concat([fits(lines, points, name, preset) for name in SETS], "data").assign_coords(
+                data=list(SETS)
+            ),
+        }
+    )
+
+
+def fits(lines, points, name, preset):
+    """The exponent of b x^-c, in the theory at the sizes of the regressions, and in their errors with its bootstrap."""
+    table = points["error"].sel(data=name).transpose("samples", "repeat")
+    line = lines["error"].sel(data=name, samples=points["samples"])
+    least = {"objective": ts.scaling.least_squares(), "starts": 8}
+    theory = ts.scaling.fit("m1", {"x": points["samples"].values, "loss": line.values}, **least)
+    runs = {"x": np.repeat(points["samples"].values, preset.repeats), "loss": table.values.ravel()}
+    found = ts.scaling.fit("m1", runs, **least)
+    draws = ts.scaling.bootstrap(found, key=jax.random.key(3), samples=preset.resamples)
+    low, high = draws.interval("c")
+    return xr.Dataset(
+        {
+            "theory": theory.parameters["c"],
+            "fit": found.parameters["c"],
+            "standard_error": float(draws.standard_error("c")),
+            "low": low,
+            "high": high,
+            "scale": found.parameters["b"],
+        }
+    )
+
+
+def decays(data, name):
+    spectrum = data["spectrum"].to_dataset().sel(data=name)
+    of = ts.scaling.kernel_regression.Spectrum(*(jnp.asarray(spectrum[v].values) for v in ("eigenvalues", "power")))
+    theory = ts.scaling.kernel_regression
+    return (
+        theory.decay(of.eigenvalues, *WINDOW),
+        theory.decay(of.power, *WINDOW),
+        theory.predicted_exponent(of, *WINDOW),
+    )
+
+
+# %% [markdown]
+# ## What must agree
+
+
+# %%
+def claims(data):
+    exponent = decays(data, "power laws")[2]
+    yield ts.study.Claim(
+        "power laws: exponent from the decays of the measured spectrum",
+        predicted=float(ts.scaling.kernel_regression.power_law_exponents(*DECAYS).samples),
+        measured=float(exponent.exponent),
+        tolerance=3 * float(exponent.standard_error),
+        why="three standard errors of the decay, with its change over the window",
+    )
+    sizes = data["simulation"]["samples"].values
+    for name in SETS:
+        points = data["simulation"]["error"].sel(data=name)
+        line = data["theory"]["error"].sel(data=name, samples=points["samples"])
+        mean, error = ts.study.mean_and_error((points / line).mean("samples"))
+        yield ts.study.Claim(
+            f"{name}: error of regressions over that of the measured spectrum, mean over sizes",
+            predicted=1,
+            measured=float(mean),
+            tolerance=FINITE + 3 * float(error),
+            why="three standard errors over training sets, and 5 % of a theory for many samples",
+        )
+        fit = data["fits"].to_dataset().sel(data=name)
+        yield ts.study.Claim(
+            f"{name}: exponent fitted to errors of regressions, and to the curve of the measured spectrum",
+            predicted=float(fit["theory"]),
+            measured=float(fit["fit"]),
+            tolerance=3 * float(fit["standard_error"]) + FINITE / np.log(sizes[-1] / sizes[0]),
+            why="three bootstrap standard errors, and 5 % of a theory for many samples over the range of sizes",
+        )
+
+
+# %% [markdown]
+# ## Theory as lines, regressions as points
+
+
+# %%
+def draw(data):
+    figure, panels = plt.subplots(1, 3, figsize=ts.study.page(1, 3, 1.05))
+    spectrum = data["spectrum"].to_dataset()
+    for color, name in zip(ts.study.PALETTE, SETS, strict=False):
+        of = spectrum.sel(data=name)
+        for panel, values, fit in zip(panels, (of["eigenvalues"], of["power"]), decays(data, name), strict=False):
+            shown = values / values.sum()
+            panel.plot(of["rank"], shown, ".", color=color, markersize=1.5, alpha=0.6)
+            rank, slope = np.array(WINDOW, float), float(fit.exponent)
+            within = slice(WINDOW[0] - 1, WINDOW[1])
+            height = float((shown * of["rank"] ** slope)[within].mean())
+            label = f"{name}, {slope:.2f} ± {float(fit.standard_error):.2f}"
+            panel.plot(rank, height * rank**-slope, color=color, label=label)
+        line, points = data["theory"]["error"].sel(data=name), data["simulation"]["error"].sel(data=name)
+        mean, error = ts.study.mean_and_error(points)
+        panels[2].plot(line["samples"], line, color=color)
+        of = data["fits"].to_dataset().sel(data=name)
+        label = f"{name}, {float(of['fit']):.2f} [{float(of['low']):.2f}, {float(of['high']):.2f}]"
+        panels[2].errorbar(mean["samples"], mean, error, fmt="o", color=color, label=label)
+    for panel, title in zip(panels, ("(a) eigenvalues", "(b) power of the target", "(c) held-out error"), strict=True):
+        panel.set(title=title, xscale="log", yscale="log", xlabel="rank $i$")
+        panel.legend(loc="lower left", handlelength=1.2, borderaxespad=0.2)
+    panels[0].set(ylabel=r"$\eta_i\, /\, \sum \eta$", ylim=(1e-8, 2))
+    panels[1].set(ylabel=r"$a_i^2\, /\, \sum a^2$", ylim=(1e-15, 3))
+    panels[2].set_xticks([20, 50, 100], ["20", "50", "100"])
+    panels[2].xaxis.set_minor_formatter("")
+    low, high = panels[2].get_ylim()
+    panels[2].set(xlabel="samples $P$", ylabel="mean square error", ylim=(low / 4, high))
+    return {"spectrum_to_exponent": figure}
+
+
+# %%
+if __name__ == "__main__":
+    jax.config.update("jax_enable_x64", True)
+    plt.rcParams.update(ts.study.style())
+    data = simulate(PRESETS["smoke"])
+    draw(data)
