@@ -143,6 +143,7 @@ def of_law(name, curves):
             law,
             {column: values[train] for column, values in runs.items()},
             objective=ts.scaling.least_squares(),
+            starts=16,
             fixed=fixed,
         )
     predicted = np.asarray(fit(**{column: runs[column] for column in law.inputs}))
