@@ -205,6 +205,8 @@ def draw(data):
     panels[0].set_ylabel("mean square error")
     panels[1].set_yticks([0.05, 0.1, 0.2], ["0.05", "0.1", "0.2"])
     panels[1].yaxis.set_minor_formatter("")
+    panels[2].set_xticks([20, 50, 100, 200, 400], ["20", "50", "100", "200", "400"])
+    panels[2].xaxis.set_minor_formatter("")
     panels[0].legend()
     return {"kernel_learning_curves": figure}
 

@@ -46,7 +46,7 @@ def simulated(draws, *arguments):
 def test_the_curve_is_that_of_regressions(samples, finite):
     """`finite`: the theory's own error at few samples, as measured once with thousands of draws (0.037 at 10)."""
     theory = kr.learning_curve(SPECTRUM, samples, ridge=1e-3, noise_var=0.01)
-    errors = simulated(600 if samples < 200 else 60, SPECTRUM, samples, None, 1e-3, 0.01)
+    errors = simulated(600 if samples < 200 else 30, SPECTRUM, samples, None, 1e-3, 0.01)
     for (mean, error), predicted in zip(errors, (theory.error, theory.train_error), strict=True):
         assert abs(mean - predicted) < finite * predicted + 3 * error
 
@@ -252,7 +252,7 @@ def test_few_of_many_inputs_are_a_gaussian_sample():
 def test_decays_are_found_with_their_errors():
     rank = jnp.arange(1.0, 1001)
     values = 3 * rank[None] ** -1.7 * jax.random.chisquare(jax.random.key(0), 1.0, shape=(100, 1000))
-    fits = jax.vmap(lambda values: kr.decay(values, 10, 500))(values)
+    fits = jax.jit(jax.vmap(lambda values: kr.decay(values, 10, 500)))(values)
     spread = float(fits.exponent.std(ddof=1))
     assert abs(float(fits.exponent.mean()) - 1.7) < 3 * spread / math.sqrt(100) + 0.01
     # Gamma regression is efficient: chi^2 with one degree of freedom has a dispersion of 2.
