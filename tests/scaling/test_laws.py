@@ -66,7 +66,7 @@ def inputs_of(law, runs=300):
 
 
 # Each law is a program of its own to compile.
-FAST = {"chinchilla", "kaplan_nd", "henighan", "muennighoff", "broken", "m4", "sparse"}
+FAST = {"chinchilla", "muennighoff", "broken", "m4"}
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,8 @@ def test_a_law_is_its_formula(name):
     np.testing.assert_allclose(found, expected, rtol=1e-11)
 
 
-@pytest.mark.parametrize("name", [pytest.param("su", marks=pytest.mark.slow), "m4"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["su", "m4"])
 def test_first_and_second_derivatives_of_implicit_laws(name):
     law = sc.LAWS[name]
     inputs = {key: jnp.asarray(values) for key, values in inputs_of(law, runs=5).items()}
@@ -197,6 +198,7 @@ def test_repeated_tokens_at_the_published_checks():
     np.testing.assert_allclose(loss, [2.2256440890, 2.2269634075], rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_second_break_is_found():
     law = broken_law(2)
     x = np.geomspace(1e4, 1e11, 300)
