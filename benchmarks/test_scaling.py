@@ -117,6 +117,12 @@ def test_the_published_grid(benchmark, capsys, runs, fit):
     e, a, b, alpha, beta = GRID.T
     starts = {"E": np.exp(e), "A": np.exp(a), "B": np.exp(b), "alpha": alpha, "beta": beta}
     mine, found = seconds(lambda: sc.fit("chinchilla", runs, starts=starts))
+    # Coefficients follow from exponents: 25 starts are distinct.
+    pairs = np.unique(GRID[:, 3:], axis=0).T
+    projected = dict(zip(("alpha", "beta"), pairs, strict=True))
+    sc.fit("chinchilla", runs, starts=projected)
+    distinct, same = seconds(lambda: sc.fit("chinchilla", runs, starts=projected))
+    np.testing.assert_allclose(same.value, found.value, rtol=SAME)
     arguments = *logs(runs), np.ones(240)
     sample = GRID[np.random.default_rng(2).choice(len(GRID), TIMED, replace=False)]
     theirs_of_some, ends = seconds(
@@ -127,7 +133,8 @@ def test_the_published_grid(benchmark, capsys, runs, fit):
     assert found.value <= min(ends) * (1 + SAME)
     with capsys.disabled():
         print(
-            f"\n{len(GRID)} starts, 240 runs: {mine:.1f} s, {found.basin_share:.1%} reach the optimum; L-BFGS-B with "
+            f"\n{len(GRID)} starts, 240 runs: {mine:.1f} s, {found.basin_share:.1%} reach the optimum; its "
+            f"{pairs.shape[1]} distinct exponents: {distinct:.2f} s, {same.basin_share:.0%}; L-BFGS-B with "
             f"finite differences {theirs:.0f} s (from {TIMED} starts), "
             f"{np.mean(np.array(ends) <= found.value * (1 + SAME)):.0%} of them reach it, and the best of them lies "
             f"{min(ends) / found.value - 1:.1e} above; ratio {mine / theirs:.3f}"

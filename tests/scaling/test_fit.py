@@ -147,6 +147,14 @@ def test_starts_and_fixed_parameters_in_the_users_units(runs, fit):
     np.testing.assert_allclose(fixed.parameters["A"], fit.parameters["A"], rtol=1e-12)
 
 
+def test_coefficients_need_no_starts(runs, fit):
+    """The 25 pairs of exponents of the published grid, 0 to 2: with coefficients of the data's size, all arrive."""
+    alpha, beta = (grid.ravel() for grid in np.meshgrid(np.arange(0, 2.1, 0.5), np.arange(0, 2.1, 0.5)))
+    again = sc.fit("chinchilla", runs, starts={"alpha": alpha, "beta": beta})
+    np.testing.assert_allclose(again.value, fit.value, rtol=1e-10)
+    assert again.basin_share == 1
+
+
 def test_a_users_own_function_is_fitted_the_same_way(runs, fit):
     mine = sc.Law(
         "mine",
@@ -316,7 +324,7 @@ def test_a_vanishing_term_is_warned_of(runs):
         ),
         ({"weights": np.zeros(240)}, r"weights: give one finite number >= 0 a run, not all zero"),
         ({"starts": 0}, r"starts=0: give at least one"),
-        ({"starts": {"E": np.ones(2)}}, r"starts lack \['A', 'B', 'alpha', 'beta'\]"),
+        ({"starts": {"x": np.ones(2)}}, r"starts=\['x'\]: give arrays for some of \['E', 'A', 'B', 'alpha', 'beta'\]"),
     ],
 )
 def test_bad_options_are_refused(runs, options, message):

@@ -142,7 +142,7 @@ def fit(
 
     `objective` is [`huber`] with delta = 1e-3 unless given, on log losses; `weights` count runs; parameters named in
     `fixed` keep the values given. Starts are points of a Sobol sequence in the ranges of the law's parameters; or give
-    your own, an array for each parameter.
+    your own, an array for each of some parameters (exponents, say): others start in the middle of their ranges.
 
     Raises `RunsError` where the runs are unfit for any fit, and `UnidentifiedError` (with the direction, and a run that
     would settle it) where they leave a combination of parameters open. Warns (`RunsWarning`) of copies, of suspicious
@@ -235,15 +235,22 @@ def _starts(problem: Problem, starts: Any, fixed: Mapping[str, float]) -> Float[
         if not fixed:
             return points
         starts = jax.vmap(problem.values)(points)
-    missing = [name for name in law.parameters if name not in starts and name not in fixed]
-    if missing:
-        raise RunsError(f"starts lack {missing}: give an array for each parameter of {law.name} that is not fixed")
+    given = {**starts, **fixed}
+    unknown = [name for name in given if name not in law.parameters]
+    if unknown or not starts:
+        raise RunsError(f"starts={list(starts)}: give arrays for some of {list(law.parameters)}")
     count = len(next(iter(starts.values())))
-    # A fixed coefficient is converted with each start's own exponents, which its units depend on.
-    values = {
-        name: jnp.broadcast_to(jnp.asarray(value, float), (count,)) for name, value in {**starts, **fixed}.items()
-    }
-    return jax.vmap(lambda values: law.point(values, problem.log_scale))(values)
+    given = {name: jnp.broadcast_to(jnp.asarray(value, float), (count,)) for name, value in given.items()}
+    middle = dict(zip(law.parameters, law.box().mean(0), strict=True))
+
+    def complete(given: dict[str, Array]) -> Array:
+        """With each start's own exponents, which the units of its coefficients depend on."""
+        bare = {name: value for name, value in given.items() if not law.parameters[name].unit}
+        bare = {name: jnp.log(value) if law.parameters[name].positive else value for name, value in bare.items()}
+        point = jnp.stack([bare[name] if name in bare else middle[name] for name in law.parameters])
+        return law.point({**problem.values(point), **given}, problem.log_scale)
+
+    return jax.vmap(complete)(given)
 
 
 def _certify(problem: Problem, point: Float[Array, " parameters"]) -> dict[str, Any]:
