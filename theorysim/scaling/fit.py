@@ -300,7 +300,7 @@ def _remedy(problem: Problem, point: Array, direction: np.ndarray, free: np.ndar
     if shows(best) < RANK:
         return "no other run would tell: fix a parameter"
     units = {name: float(np.exp(problem.log_scale.get(law.inputs[name], 0.0))) for name in best}
-    where = ", ".join(f"{name} = {value * units[name]:.3g}" for name, value in best.items())
+    where = ", ".join(f"{name} = {best[name] * units[name]:.3g}" for name in factors)
     return f"a run at {where} would tell, or fix a parameter"
 
 
