@@ -80,8 +80,9 @@ def quantities(parameters, compute):
 # %%
 def simulate(preset):
     planted = {name: on_the_surface(n, d) for name, (n, d) in designs().items()}
+    # All of one length, so that the designs share one program.
     most = max(len(fit.residuals) for fit in planted.values())
-    problems = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(padded(fit, most) for fit in planted.values()))
+    problems = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(fit.problem.padded(most) for fit in planted.values()))
     points = jnp.stack([fit.point for fit in planted.values()])
     largest = {name: float((6 * n * d).max()) for name, (n, d) in designs().items()}
     sizes = jnp.asarray(designs()["isoflop"][0])
@@ -131,17 +132,6 @@ def simulate(preset):
 def on_the_surface(n, d):
     """A fit without noise: it carries its runs in units of the data, and data sets are noise about it."""
     return ts.scaling.fit("chinchilla", {"n": n, "d": d, "loss": np.asarray(LAW(n=n, d=d, **TRUTH))})
-
-
-def padded(fit, most):
-    """The fit's problem with copies of a run that do not count, so that all designs share one program."""
-    extra, problem = most - len(fit.residuals), fit.problem
-    return replace(
-        problem,
-        inputs={name: jnp.pad(values, (0, extra), mode="edge") for name, values in problem.inputs.items()},
-        log_loss=jnp.pad(problem.log_loss, (0, extra), mode="edge"),
-        weights=jnp.pad(problem.weights, (0, extra)),
-    )
 
 
 def approaches(n, loss):

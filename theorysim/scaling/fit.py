@@ -54,6 +54,16 @@ class Problem:
         """Parameters in the units of the runs."""
         return self.law.values(point, self.log_scale)
 
+    def padded(self, count: int) -> "Problem":
+        """With copies of the last run, of no weight, up to so many: problems of one size share one program."""
+        more = count - len(self.log_loss)
+        return replace(
+            self,
+            inputs={name: jnp.pad(values, (0, more), mode="edge") for name, values in self.inputs.items()},
+            log_loss=jnp.pad(self.log_loss, (0, more), mode="edge"),
+            weights=jnp.pad(self.weights, (0, more)),
+        )
+
     def solve(self, start: Float[Array, " parameters"], weights: Float[Array, " runs"]) -> Optimum:
         """The optimum that one start leads to; for `jax.vmap`."""
         return minimise(self.log_prediction, start, self.log_loss, weights, self.objective, free=self.free)
@@ -73,12 +83,7 @@ def solve_all(problem: Problem, starts: Float[Array, "rows parameters"], weights
     of no weight. A fit, its bootstrap and fits of about as many runs share it; no lane waits for the slowest of all.
     """
     count, missing = len(starts), -len(problem.log_loss) % LANES
-    problem = replace(
-        problem,
-        inputs={name: jnp.pad(values, (0, missing), mode="edge") for name, values in problem.inputs.items()},
-        log_loss=jnp.pad(problem.log_loss, (0, missing), mode="edge"),
-        weights=jnp.pad(problem.weights, (0, missing)),
-    )
+    problem = problem.padded(len(problem.log_loss) + missing)
     weights = jnp.pad(weights, ((0, 0), (0, missing)))
     lanes = min(LANES, count)
     rows = np.arange(-(-count // lanes) * lanes) % count

@@ -5,8 +5,9 @@ of a knee delta far below their size (Hoffmann et al., arXiv:2203.15556: 1e-3), 
 deviations, stiff, and flat far from the optimum. Three devices make one start nearly always enough:
 
 - the knee begins at the largest residual (least squares) and halves down to delta, each stage starting from the last;
-- before the last stage a step is that of reweighted least squares, which majorises the objective; at the last knee it
-  is Newton's, whose Hessian sees the curvature of the law, and ends in a handful of steps;
+- while the knee is of the size of the residuals, a step is that of reweighted least squares, which majorises the
+  objective; below that, and once the last stage has settled, it is Newton's, whose Hessian sees the curvature of the
+  law, and ends in a handful of steps;
 - the damping is Marquardt's, and the method is blind to the units of the parameters up to it.
 """
 
