@@ -10,7 +10,7 @@ from scipy.optimize import least_squares as scipy_least_squares
 from scipy.optimize import linprog
 
 import theorysim.scaling as sc
-from theorysim.scaling.minimise import minimise
+from theorysim.scaling.minimise import advance, begin
 
 TRUTH = {"E": 1.8172, "A": 482.01, "B": 2085.43, "alpha": 0.3478, "beta": 0.3658}
 
@@ -155,6 +155,16 @@ def test_coefficients_need_no_starts(runs, fit):
     assert again.basin_share == 1
 
 
+def test_starts_from_far_away_arrive(runs, fit):
+    """Every 45th of the 4500 published starts (arXiv:2203.15556, appendix D.3)."""
+    grid = np.arange(-1, 1.1, 0.5), np.arange(0, 26, 5.0), np.arange(0, 26, 5.0), *2 * [np.arange(0, 2.1, 0.5)]
+    e, a, b, alpha, beta = np.stack([axis.ravel() for axis in np.meshgrid(*grid)])[:, ::45]
+    starts = {"E": np.exp(e), "A": np.exp(a), "B": np.exp(b), "alpha": alpha, "beta": beta}
+    again = sc.fit("chinchilla", runs, starts=starts)
+    np.testing.assert_allclose(again.value, fit.value, rtol=1e-10)
+    assert again.basin_share > 0.9
+
+
 def test_a_users_own_function_is_fitted_the_same_way(runs, fit):
     mine = sc.Law(
         "mine",
@@ -191,7 +201,12 @@ def test_one_program_serves_all_fits_of_one_size(runs):
 
 def test_a_start_that_is_not_finite_is_a_nan_and_no_minimum():
     x = jnp.linspace(1.0, 2.0, 20)
-    end = minimise(lambda z: jnp.log(z[0] * x), jnp.array([-1.0]), jnp.log(2 * x), jnp.ones(20), sc.huber())
+
+    def log_prediction(z):
+        return jnp.log(z[0] * x)
+
+    one, ones = jnp.ones(1), jnp.ones(20)
+    end = advance(log_prediction, begin(-one), jnp.log(2 * x), ones, sc.huber(), free=one, reach=one, iterations=300)
     assert jnp.isnan(end.value)
     assert not end.converged
 

@@ -14,7 +14,7 @@ from scipy.stats import qmc
 from theorysim.checks import require_float64
 from theorysim.scaling.law import Law
 from theorysim.scaling.laws import LAWS
-from theorysim.scaling.minimise import Objective, Optimum, huber, minimise
+from theorysim.scaling.minimise import Objective, Search, advance, begin, huber
 from theorysim.scaling.runs import (
     RunsError,
     RunsWarning,
@@ -25,6 +25,7 @@ from theorysim.scaling.runs import (
 )
 
 LANES = 64  # starts or resamples that one loop advances in lockstep: their arrays stay in the cache
+ROUND, ROUNDS = 30, 10  # iterations before lanes are dealt out anew, and how often at most
 SAME = 1e-9  # of the best objective: the same optimum
 RANK = 1e-7  # of the largest singular value: a direction that the runs do not see
 
@@ -64,9 +65,23 @@ class Problem:
             weights=jnp.pad(self.weights, (0, more)),
         )
 
-    def solve(self, start: Float[Array, " parameters"], weights: Float[Array, " runs"]) -> Optimum:
+    def solve(self, start: Float[Array, " parameters"], weights: Float[Array, " runs"]) -> Search:
         """The optimum that one start leads to; for `jax.vmap`."""
-        return minimise(self.log_prediction, start, self.log_loss, weights, self.objective, free=self.free)
+        return self.advance(begin(start), weights, ROUND * ROUNDS)
+
+    def advance(self, search: Search, weights: Float[Array, " runs"], iterations: int) -> Search:
+        """A search, so many iterations on."""
+        low, high = self.law.box()
+        return advance(
+            self.log_prediction,
+            search,
+            self.log_loss,
+            weights,
+            self.objective,
+            free=self.free,
+            reach=(high - low) / 2,
+            iterations=iterations,
+        )
 
 
 jax.tree_util.register_dataclass(
@@ -76,26 +91,33 @@ jax.tree_util.register_dataclass(
 )
 
 
-def solve_all(problem: Problem, starts: Float[Array, "rows parameters"], weights: Float[Array, "rows runs"]) -> Optimum:
+def solve_all(problem: Problem, starts: Float[Array, "rows parameters"], weights: Float[Array, "rows runs"]) -> Search:
     """One optimum for each start and set of weights.
 
     Rows go through one compiled program in blocks of one size, the last filled up, and runs are filled up with copies
-    of no weight. A fit, its bootstrap and fits of about as many runs share it; no lane waits for the slowest of all.
+    of no weight: a fit, its bootstrap and fits of about as many runs share it. After some iterations those which have
+    not ended form blocks anew, so that few lanes wait for a slow one.
     """
-    count, missing = len(starts), -len(problem.log_loss) % LANES
+    missing = -len(problem.log_loss) % LANES
     problem = problem.padded(len(problem.log_loss) + missing)
-    weights = jnp.pad(weights, ((0, 0), (0, missing)))
-    lanes = min(LANES, count)
-    rows = np.arange(-(-count // lanes) * lanes) % count
-    blocks = [_solve_lanes(problem, starts[block], weights[block]) for block in rows.reshape(-1, lanes)]
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:count], *blocks)
+    padded = np.pad(weights, ((0, 0), (0, missing)))
+    found = jax.tree.map(np.array, jax.vmap(begin)(starts))
+    lanes = min(LANES, len(starts))
+    left = np.arange(len(starts))
+    for _ in range(ROUNDS):
+        for rows in np.pad(left, (0, -len(left) % lanes), mode="edge").reshape(-1, lanes):
+            block = _advance(problem, jax.tree.map(lambda leaf, rows=rows: leaf[rows], found), padded[rows])
+            for leaf, values in zip(found, block, strict=True):
+                leaf[rows] = values
+        left = left[~(found.converged | np.isnan(found.value))[left]]
+        if not left.size:
+            break
+    return jax.tree.map(jnp.asarray, found)
 
 
 @jax.jit
-def _solve_lanes(
-    problem: Problem, starts: Float[Array, "lanes parameters"], weights: Float[Array, "lanes runs"]
-) -> Optimum:
-    return jax.vmap(problem.solve)(starts, weights)
+def _advance(problem: Problem, searches: Search, weights: Float[Array, "lanes runs"]) -> Search:
+    return jax.vmap(lambda search, weights: problem.advance(search, weights, ROUND))(searches, weights)
 
 
 @jax.jit

@@ -2,13 +2,15 @@
 
 The residuals r = log loss - log prediction of training runs have heavy tails, so they are fitted by the Huber function
 of a knee delta far below their size (Hoffmann et al., arXiv:2203.15556: 1e-3), which is close to least absolute
-deviations, stiff, and flat far from the optimum. Three devices make one start nearly always enough:
+deviations, stiff, and flat far from the optimum. Four devices make one start nearly always enough:
 
 - the knee begins at the largest residual (least squares) and halves down to delta, each stage starting from the last;
 - while the knee is of the size of the residuals, a step is that of reweighted least squares, which majorises the
   objective; below that, and once the last stage has settled, it is Newton's, whose Hessian sees the curvature of the
   law, and ends in a handful of steps;
-- the damping is Marquardt's, and the method is blind to the units of the parameters up to it.
+- the damping is Marquardt's, and the method is blind to the units of the parameters up to it;
+- no parameter moves further at once than half the width of the range of its starts: a coefficient that a first step
+  sends to zero is not seen again, and its term is lost (of the 4500 published starts 38 % arrive without, 97 % with).
 """
 
 from collections.abc import Callable
@@ -21,6 +23,7 @@ from jaxtyping import Array, Bool, Float, Int
 from theorysim.typing import Scalar, ScalarLike
 
 LEAST_ABSOLUTE = 1e-7
+TOLERANCE = 1e-13  # of the objective: what a last step may still gain
 ZERO = 1e-14  # of a log loss: the rounding of a prediction
 
 
@@ -60,10 +63,11 @@ def least_squares(*, overestimate: ScalarLike = 1.0) -> Objective:
     return Objective(jnp.inf, 1.0, overestimate)
 
 
-class Optimum(NamedTuple):
-    """A stationary point, the objective there, the norm of its gradient relative to it, and whether the search ended.
+class Search(NamedTuple):
+    """Where a search stands: a stationary point, once it has `converged`.
 
-    The gradient is of the logarithm of the objective, in the fit's coordinates.
+    `value` is the mean objective, `gradient_norm` that of its logarithm, both at the point, in the fit's coordinates;
+    the gradient is of the last knee tried. The rest is what it needs to go on.
     """
 
     point: Float[Array, " parameters"]
@@ -71,36 +75,36 @@ class Optimum(NamedTuple):
     gradient_norm: Scalar
     iterations: Int[Array, ""]
     converged: Bool[Array, ""]
-
-
-class _Search(NamedTuple):
-    point: Float[Array, " parameters"]
-    knee: Scalar
-    damping: Scalar
-    gradient_norm: Scalar
-    iterations: Int[Array, ""]
     settled: Bool[Array, ""]
-    converged: Bool[Array, ""]
+    damping: Scalar
+    knee: Scalar
+    last_knee: Scalar
 
 
-def minimise(
+def begin(start: Float[Array, " parameters"]) -> Search:
+    """A search that has not looked at its problem yet; for [`advance`]."""
+    no, unknown = jnp.asarray(False), jnp.full((), jnp.nan, start.dtype)
+    return Search(start, unknown, unknown, jnp.asarray(0), no, no, jnp.full((), 1e-2, start.dtype), unknown, unknown)
+
+
+def advance(
     log_prediction: Callable[[Float[Array, " parameters"]], Float[Array, " runs"]],
-    start: Float[Array, " parameters"],
+    search: Search,
     log_loss: Float[Array, " runs"],
     weights: Float[Array, " runs"],
     objective: Objective,
     *,
-    free: Float[Array, " parameters"] | None = None,
-    max_iterations: int = 300,
-    tolerance: float = 1e-13,
-) -> Optimum:
-    """Minimise sum_i weights_i rho(log_loss_i - log_prediction(point)_i), from one start.
+    free: Float[Array, " parameters"],
+    reach: Float[Array, " parameters"],
+    iterations: int,
+) -> Search:
+    """So many iterations, or fewer if it ends: where a step would lower the objective by 1e-13 of itself.
 
-    Coordinates with free = 0 stay at the start; weights may be zero. A start without finite predictions returns NaN.
-    It ends where a Newton step would lower the objective by less than `tolerance` of itself.
+    The objective is the mean of rho(log_loss - log_prediction(point)) by weights, which may be zero. Coordinates with
+    free = 0 stay at the start, and none moves by more than `reach` at once. A start without finite predictions returns
+    NaN.
     """
     weights = weights / weights.sum()
-    free = jnp.ones_like(start) if free is None else free
 
     def residual(point: Array) -> Array:
         return log_loss - log_prediction(point)
@@ -109,9 +113,9 @@ def minimise(
     def value_of(r: Array, knee: Array) -> Array:
         return weights @ Objective(knee, 1 / knee, objective.overestimate).rho(r)
 
-    def step(search: _Search) -> _Search:
+    def step(state: tuple[Search, Array]) -> tuple[Search, Array]:
+        search, r = state
         point, knee = search.point, search.knee
-        r = residual(point)
         value = value_of(r, knee)
         near = search.settled | (knee < 0.3 * value)
         jacobian = jax.jacfwd(log_prediction)(point) * free[None]
@@ -130,30 +134,40 @@ def minimise(
         ridge = majoriser + jnp.diag(jnp.diag(majoriser)) + 1e-12 * jnp.eye(len(point))
         factor = jnp.linalg.cholesky(hessian + search.damping * ridge + jnp.diag(1 - free))
         move = jax.scipy.linalg.cho_solve((factor, True), -gradient)
-        decrease = -gradient @ move
         stalled = search.damping > 1e9
         exact = value * knee < ZERO**2
-        last_stage = (knee <= last) & near
-        ended = (decrease < jnp.where(last_stage, tolerance, 1e-2) * value) | stalled | exact
-        trial = value_of(residual(point + move), knee)
-        accepted = (trial <= value) & jnp.isfinite(trial)
-        good = value - trial > decrease / 2 - move @ hessian @ move / 4
-        damping = jnp.where(good, search.damping / 10, search.damping)
-        damping = jnp.where(accepted, damping, jnp.maximum(search.damping * 8, 1e-6))
-        return _Search(
-            point=jnp.where(accepted & ~(ended & last_stage), point + move, point),
-            knee=jnp.where(ended, jnp.maximum(knee / 2, last), knee),
-            damping=jnp.where(stalled, 1e-2, jnp.maximum(damping, 1e-14)),
+        last_stage = (knee <= search.last_knee) & near
+        ended = (-gradient @ move < jnp.where(last_stage, TOLERANCE, 1e-2) * value) | stalled | exact
+        move = jnp.clip(move, -reach, reach)
+        trial = residual(point + move)
+        gain = value - value_of(trial, knee)
+        accepted = gain >= 0
+        damping = jnp.where(
+            gain > (-gradient @ move - move @ hessian @ move / 2) / 2, search.damping / 10, search.damping
+        )
+        damping = jnp.where(accepted, damping, jnp.maximum(search.damping * 4, 1e-6))
+        moved = accepted & ~(ended & last_stage)
+        found = Search(
+            point=jnp.where(moved, point + move, point),
+            value=search.value,
             gradient_norm=jnp.linalg.norm(gradient) / (value + ZERO),
             iterations=search.iterations + 1,
-            settled=ended & (knee <= last),
             converged=(ended & last_stage) | exact,
+            settled=ended & (knee <= search.last_knee),
+            damping=jnp.where(stalled, 1e-2, jnp.maximum(damping, 1e-14)),
+            knee=jnp.where(ended, jnp.maximum(knee / 2, search.last_knee), knee),
+            last_knee=search.last_knee,
         )
+        return found, jnp.where(moved, trial, r)
 
-    widest = jnp.max(jnp.abs(residual(start)) * (weights > 0))
-    last = jnp.minimum(jnp.asarray(objective.delta, start.dtype), jnp.maximum(widest * 10, LEAST_ABSOLUTE))
-    no, nan = jnp.asarray(False), jnp.asarray(jnp.nan, start.dtype)
-    begin = _Search(start, jnp.maximum(widest, last), jnp.asarray(1e-2), nan, jnp.asarray(0), no, no)
-    found = jax.lax.while_loop(lambda s: ~s.converged & (s.iterations < max_iterations), step, begin)
-    value = weights @ objective.rho(residual(found.point))
-    return Optimum(found.point, value, found.gradient_norm, found.iterations, found.converged)
+    r = residual(search.point)
+    widest = jnp.max(jnp.abs(r) * (weights > 0))
+    last = jnp.minimum(jnp.asarray(objective.delta, r.dtype), jnp.maximum(widest * 10, LEAST_ABSOLUTE))
+    fresh = search.iterations == 0
+    search = search._replace(
+        knee=jnp.where(fresh, jnp.maximum(widest, last), search.knee),
+        last_knee=jnp.where(fresh, last, search.last_knee),
+    )
+    end = search.iterations + iterations
+    found, r = jax.lax.while_loop(lambda s: ~s[0].converged & (s[0].iterations < end), step, (search, r))
+    return found._replace(value=weights @ objective.rho(r))
