@@ -130,16 +130,14 @@ def allocate(
     high = compute if high is None else high
     require_positive(compute=compute, low=low, high=high)
 
-    def data(log_n: Array, compute: Any) -> Array:
+    def data(log_n: Array) -> Array:
         return compute / flops_per_token(jnp.exp(log_n))
 
-    def loss(log_n: Array, compute: Any, parameters: Any) -> Array:
-        return jnp.squeeze(law.fn(n=jnp.exp(log_n), d=data(log_n, compute), **given, **parameters))
+    def loss(log_n: Array) -> Array:
+        return jnp.squeeze(law.fn(n=jnp.exp(log_n), d=data(log_n), **given, **parameters))
 
-    compute = jnp.asarray(compute, float)
-    n = log_root(jax.grad(loss), low, high, compute, dict(parameters))
-    log_n = jnp.log(n)
-    return Allocation(n, data(log_n, compute), loss(log_n, compute, parameters))
+    n = log_root(jax.grad(loss), low, high)
+    return Allocation(n, data(jnp.log(n)), loss(jnp.log(n)))
 
 
 def compute_for(
@@ -155,11 +153,11 @@ def compute_for(
     """The inverse of [`allocate`]: the least compute that reaches a loss; NaN where none in [low, high] does."""
     require_positive(loss=loss, low=low, high=high)
 
-    def excess(log_compute: Array, loss: Any, parameters: Any) -> Array:
+    def excess(log_compute: Array) -> Array:
         best = allocate(law, parameters, jnp.exp(log_compute), flops_per_token=flops_per_token, **options)
         return best.loss - loss
 
-    return log_root(excess, low, high, jnp.asarray(loss, float), dict(parameters))
+    return log_root(excess, low, high)
 
 
 def crossover(parameters: Mapping[str, Any]) -> Scalar:

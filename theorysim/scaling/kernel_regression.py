@@ -18,9 +18,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from theorysim.checks import is_traced, require_finite, require_nonnegative, require_positive
+from theorysim.scaling.root import root
 from theorysim.typing import Scalar, ScalarLike
-
-STEPS = 100  # of a bracketed Newton search; six to twelve are usual
 
 
 class Spectrum(NamedTuple):
@@ -68,13 +67,12 @@ def _effective_ridge(spectrum: Spectrum, samples: ScalarLike, ridge: ScalarLike)
     ridge, modes = ridge + jnp.asarray(spectrum.tail_eigenvalues, eta.dtype), _modes(eta)
     low = jnp.maximum(ridge, (modes - samples) * jnp.min(jnp.where(eta > 0, eta, jnp.inf)))
 
-    def excess(log_kappa: Array, eta: Array, samples: Array, ridge: Array) -> Array:
+    def excess(log_kappa: Array) -> Array:
         kappa = jnp.exp(log_kappa)
         return jnp.log(ridge / kappa + jnp.sum(eta / (samples * eta + kappa)))
 
-    arguments = (eta, jnp.asarray(samples, eta.dtype), ridge)
     # Without a root, all modes are learned: kappa goes to zero with the ridge.
-    return _root(excess, low, ridge + eta.sum(), arguments, without=ridge / _positive(1 - modes / samples))
+    return _root(excess, low, ridge + eta.sum(), without=ridge / _positive(1 - modes / samples))
 
 
 def learning_curve(
@@ -141,13 +139,13 @@ def _random_features(
     low = _effective_ridge(spectrum, fewer, jnp.zeros_like(fewer)) / fewer
     high = (eta.sum() + tail) * (1 / samples + 1 / features) + ridge / samples
 
-    def excess(log_cut: Array, eta: Array, samples: Array, features: Array, ridge: Array, tail: Array) -> Array:
+    def excess(log_cut: Array) -> Array:
         cut = jnp.exp(log_cut)
         z = jnp.sum(eta / (eta + cut)) + tail / cut
         return jnp.log((z + _left_over(samples, features, ridge * features / cut)) / jnp.minimum(samples, features))
 
     without = ridge * features / _positive((samples - modes) * (features - modes))
-    cut = _root(excess, low, high, (eta, samples, features, ridge, tail), without=without)
+    cut = _root(excess, low, high, without=without)
     missed = _share(cut, eta)
     z = jnp.sum(1 - missed) + jnp.where(cut > 0, tail / _positive(cut), 0.0)
     half = jnp.sum((1 - missed) * missed) + jnp.where(cut > 0, tail / _positive(cut), 0.0)  # z - q
@@ -298,40 +296,16 @@ def _gamma_line(x: Array, values: Array) -> Decay:
     return Decay(-line[1], jnp.sqrt(scatter * inverse[1, 1]))
 
 
-def _root(
-    excess: Callable[..., Array], low: Array, high: Array, arguments: tuple, *, without: Array
-) -> Float[Array, ""]:
-    """exp(u) with excess(u) = 0, a decreasing function; `without` where the bracket's lower end is zero.
-
-    Newton's method in u, which halves the bracket instead where it would leave it. Two last steps carry derivatives.
-    """
+def _root(excess: Callable[[Array], Array], low: Array, high: Array, *, without: Array) -> Scalar:
+    """exp(u) with excess(u) = 0; `without` where the bracket's lower end is zero."""
     solvable = (low > 0) & (high > 0)
-    # The lower end may be the root itself: a margin keeps rounding from cutting it off.
-    low, high = (jnp.log(jnp.where(solvable, end, 1.0)) for end in (low / 2, high))
-    frozen = jax.lax.stop_gradient(arguments)
-    epsilon = 8 * jnp.finfo(high.dtype).eps
 
-    def newton(u: Array, arguments: tuple) -> tuple[Array, Array]:
-        value, slope = jax.jvp(lambda u: excess(u, *arguments), (u,), (jnp.ones_like(u),))
-        return value, u - value / jnp.where(solvable, slope, 1.0)
+    def kept(u: Array) -> Array:
+        return jnp.where(solvable, excess(u), u)
 
-    def step(state: tuple) -> tuple:
-        u, low, high, _, count = state
-        value, trial = newton(u, frozen)
-        low, high = jnp.where(value >= 0, u, low), jnp.where(value <= 0, u, high)
-        inside = (trial >= low) & (trial <= high)
-        new = jnp.where(inside, trial, (low + high) / 2)
-        return new, low, high, jnp.abs(new - u), count + 1
-
-    def searching(state: tuple) -> Array:
-        u, _, _, move, count = state
-        return solvable & (move > epsilon * jnp.maximum(1, jnp.abs(u))) & (count < STEPS)
-
-    begin = jax.lax.stop_gradient((high, low, high, jnp.full_like(high, jnp.inf), 0))
-    u = jax.lax.stop_gradient(jax.lax.while_loop(searching, step, begin)[0])
-    for _ in range(2):
-        u = newton(u, arguments)[1]
-    return jnp.where(solvable, jnp.exp(jnp.where(solvable, u, 0.0)), without)
+    # Both ends may be the root itself: a margin keeps rounding from cutting it off.
+    low, high = (jnp.log(jnp.where(solvable, end, 1.0)) for end in (low, high))
+    return jnp.where(solvable, jnp.exp(root(kept, low - 0.5, high + 0.5)), without)
 
 
 def _left_over(n: Array, k: Array, product: Array) -> Array:

@@ -115,7 +115,7 @@ def invert(
         raise ValueError(f"name={name!r}: {law.name} has the inputs {list(law.inputs)}")
     require_positive(loss=loss, low=low, high=high)
 
-    def excess(log_input: Array, loss: Any, given: Any) -> Array:
+    def excess(log_input: Array) -> Array:
         return jnp.squeeze(law(**{name: jnp.exp(log_input)}, **given)) - loss
 
-    return log_root(excess, low, high, jnp.asarray(loss, float), given)
+    return log_root(excess, low, high)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from theorysim.scaling.law import Law, Parameter
+from theorysim.scaling.root import root
 from theorysim.scaling.task import pass_rate_law
 from theorysim.scaling.verifier import resampling_law
 from theorysim.typing import Numbers, ScalarLike
@@ -71,14 +72,19 @@ def su(
     The critical batch is that of the current loss, which is thus the root of an equation (arXiv:2001.08361, section 5;
     Su et al., arXiv:2403.06563, fit it to whole training curves).
     """
-    capacity = power(Nc / n, alpha_n)
-    start = jnp.log(capacity + power(Sc / s, alpha_s))
+    capacity, learning = alpha_n * jnp.log(Nc / n), alpha_s * jnp.log(Sc / s)
 
-    def excess(log_loss: Any, capacity: Any, Sc: Any, Bc: Any, alpha_s: Any, alpha_b: Any) -> Any:
-        needed = Sc * (1 + Bc * jnp.exp(-log_loss / alpha_b) / b)
-        return log_loss - jnp.log(capacity + power(needed / s, alpha_s))
+    def log_loss_at(log_critical: Any) -> Array:
+        """At a critical batch that many times the batch."""
+        return jnp.logaddexp(capacity, learning + alpha_s * jax.nn.softplus(log_critical))
 
-    return jnp.exp(_root(excess, start, (capacity, Sc, Bc, alpha_s, alpha_b), steps=8))
+    def excess(log_loss: Array) -> Array:
+        return log_loss - log_loss_at(jnp.log(Bc / b) - log_loss / alpha_b)
+
+    low = log_loss_at(-jnp.inf)
+    high = low - excess(low)
+    # Both may be the root itself: a margin keeps rounding from cutting it off.
+    return jnp.exp(root(excess, low - 1e-3, high + 1e-3))
 
 
 def henighan(x: Numbers, E: ScalarLike, x0: ScalarLike, alpha: ScalarLike) -> Loss:
@@ -170,17 +176,20 @@ def m3(x: Numbers, b: ScalarLike, c: ScalarLike, gamma: ScalarLike) -> Loss:
 def m4(x: Numbers, b: ScalarLike, c: ScalarLike, E: ScalarLike, E0: ScalarLike, alpha: ScalarLike) -> Loss:
     """The loss in (E, E0) with (loss - E) / (E0 - loss)^alpha = b x^-c: a sigmoid of log x (arXiv:2209.06640).
 
-    E0 is the loss of chance. Solved for the logit of (loss - E) / (E0 - E), in which the equation is monotone and
-    concave or convex, so that Newton's method cannot fail.
+    E0 is the loss of chance. Solved for the logit of (loss - E) / (E0 - E).
     """
     gap = E0 - E
     target = jnp.log(b) - c * jnp.log(x) - (1 - alpha) * jnp.log(gap)
 
-    def excess(logit: Any, target: Any, alpha: Any) -> Any:
+    def excess(logit: Array) -> Array:
         return jax.nn.log_sigmoid(logit) - alpha * jax.nn.log_sigmoid(-logit) - target
 
-    start = jnp.where(target < 0, target, target / alpha)
-    return E + gap * jax.nn.sigmoid(_root(excess, start, (target, alpha), steps=8))
+    def without_softness(value: Array) -> Array:
+        return jnp.where(value < 0, value, value / alpha)
+
+    # Softplus is max(x, 0) up to log 2.
+    low, high = without_softness(target - alpha * math.log(2)), without_softness(target + math.log(2))
+    return E + gap * jax.nn.sigmoid(root(excess, low, high))
 
 
 def routed(
@@ -230,21 +239,6 @@ def sparse(
         + D * power(active, -delta) * power(n, -gamma)
         + E
     )
-
-
-def _root(excess: Callable[..., Array], start: Array, arguments: tuple, *, steps: int) -> Array:
-    """The root of an elementwise function by Newton's method, whose first two derivatives are exact.
-
-    The last two steps alone carry derivatives: each makes one more order exact.
-    """
-
-    def newton(root: Array, arguments: tuple) -> Array:
-        value, slope = jax.jvp(lambda root: excess(root, *arguments), (root,), (jnp.ones_like(root),))
-        return root - value / slope
-
-    frozen = jax.lax.stop_gradient(arguments)
-    root = jax.lax.stop_gradient(jax.lax.fori_loop(0, steps, lambda _, r: newton(r, frozen), start))
-    return newton(newton(root, arguments), arguments)
 
 
 EXPONENT = Parameter(0.05, 1.0, positive=False)
