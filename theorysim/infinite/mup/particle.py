@@ -28,7 +28,8 @@ from scipy.special import ndtri
 from scipy.stats import qmc
 
 from theorysim.checks import is_traced
-from theorysim.infinite.mup.trajectory import Trajectory, check, covariance_root
+from theorysim.infinite.mup import cone
+from theorysim.infinite.mup.trajectory import Trajectory, check, covariance_root, total
 from theorysim.quadrature import derivative
 from theorysim.typing import Scalar, ScalarLike, as_floats
 
@@ -124,6 +125,9 @@ def particles(
     inputs, targets, gamma0, learning_rate = as_floats(inputs, targets, gamma0, learning_rate)
     check(inputs, targets, gamma0, learning_rate, steps=steps)
     rank = min(inputs.shape)
+    slopes = _slopes(activation)
+    if slopes is not None and rank in cone.HALF_CIRCLES:
+        return Quadrature(*cone.solve(slopes, inputs, targets, gamma0, learning_rate, steps, points))
     law = lattice(rank, points, inputs, odd=_is_odd(activation)) if rank in LATTICES else sobol(rank, points)
     law = Law(*[jnp.asarray(a, inputs.dtype) for a in law])
     return _solve(activation, inputs, targets, gamma0, learning_rate, law, steps)
@@ -153,17 +157,6 @@ def _solve(
 
     def output(state, weights):
         return (weights * state.z[None, :]) @ activation(state.h).T / gamma0
-
-    def total(fn, *chunks):
-        """The sum of fn over chunks, and what else it returns, stacked."""
-        shape = jax.eval_shape(fn, *jax.tree.map(lambda a: a[0], chunks))[0]
-        zero = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shape)
-
-        def add(partial_sum, chunk):
-            term, rest = fn(*chunk)
-            return jax.tree.map(jnp.add, partial_sum, term), rest
-
-        return jax.lax.scan(add, zero, chunks)
 
     def step(carry, _):
         state, f = carry
@@ -264,3 +257,16 @@ def _is_odd(activation: Callable[[Array], Array]) -> bool:
         values, mirrored = activation(x), activation(-x)
         odd = (jnp.abs(values + mirrored) <= 4 * jnp.finfo(x.dtype).eps * jnp.abs(values)).all()
     return not is_traced(odd) and bool(odd)
+
+
+def _slopes(activation: Callable[[Array], Array]) -> tuple[float, float] | None:
+    """(left, right), of an activation that is linear on both sides of 0 with a kink between."""
+    with jax.ensure_compile_time_eval():
+        x = jnp.asarray(np.r_[1.0, np.geomspace(1e-6, 1e6, 97)])
+        slopes = jnp.stack([activation(-x) / -x, activation(x) / x])
+    if is_traced(slopes):
+        return None
+    slopes, rounding = np.asarray(slopes), 4 * jnp.finfo(x.dtype).eps
+    left, right = map(float, slopes[:, 0])
+    linear = (np.abs(slopes - slopes[:, :1]) <= rounding * np.abs(slopes[:, :1])).all()
+    return (left, right) if linear and left != right else None

@@ -1,7 +1,9 @@
 """What training in the feature-learning limit yields, and what it asks of its arguments."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -45,3 +47,15 @@ def covariance_root(inputs: Float[Array, "inputs dim"]) -> Float[Array, "inputs 
     """R with R R^T = X X^T / D, along principal axes."""
     axes, scales, _ = jnp.linalg.svd(inputs, full_matrices=False)
     return axes * scales[None, :] / jnp.sqrt(inputs.shape[1])
+
+
+def total(fn: Callable[..., tuple[Any, Any]], *chunks: Any) -> tuple[Any, Any]:
+    """The sum of fn over chunks, and what else it returns, stacked."""
+    shape = jax.eval_shape(fn, *jax.tree.map(lambda a: a[0], chunks))[0]
+    zero = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shape)
+
+    def add(partial_sum, chunk):
+        term, rest = fn(*chunk)
+        return jax.tree.map(jnp.add, partial_sum, term), rest
+
+    return jax.lax.scan(add, zero, chunks)

@@ -1,0 +1,254 @@
+"""One hidden layer with a positively homogeneous activation: exact along half circles.
+
+Where phi(s x) = s phi(x) for s >= 0, as of relu, a neuron at any time is positively homogeneous in its initial values:
+linear on cones, between which some h has changed its sign. Means over neurons (of z phi(h), say) are of degree two, so
+that those of the Gaussian are, but for a factor, those of the sphere. And the sphere is swept by half circles
+
+    cos(theta) axis + sin(theta) direction,    0 <= theta <= pi, with the measure sin(theta)^(rank - 1),
+
+which meet cones in arcs. There h and z are waves a cos(theta) + b sin(theta), and means have closed forms. What is left
+is the mean over directions, of a function that is continuous, with kinks where a half circle meets two borders at once.
+With one direction of inputs there are two half circles, and everything is exact.
+
+A step moves the waves on every arc, and cuts it where an h then vanishes. The axis has z = 0, so that the law's
+symmetry in z is the directions', and lies far from where an h vanishes initially.
+"""
+
+import math
+from functools import cache, partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from theorysim.checks import is_traced
+from theorysim.infinite.mup.trajectory import Trajectory, covariance_root, total
+from theorysim.typing import Scalar
+
+HALF_CIRCLES = {1: 2, 2: 2**11, 3: 2**13}  # by the rank of the inputs
+CHUNK = 32  # half circles at once: their arcs share the space
+AMPLE = 4  # times as many arcs as there are pairs of a time and an input
+GROWTHS = 6
+AXES = 512  # to choose from
+
+Wave = Float[Array, "2 *fields arcs"]
+
+
+class Arcs(NamedTuple):
+    """Arcs of some half circles, in order: their ends (cos, sin), and the waves on them. Empty ones fill the space."""
+
+    circle: Int[Array, " arcs"]
+    left: Float[Array, "2 arcs"]
+    right: Float[Array, "2 arcs"]
+    h: Float[Array, "2 inputs arcs"]
+    z: Float[Array, "2 arcs"]
+
+
+class Directions(NamedTuple):
+    """Points of a sphere, in chunks, z the last coordinate; their weights, of all and of every second one.
+
+    What fills up the last chunk weighs 0.
+    """
+
+    points: Float[Array, "chunks directions chunk"]
+    weights: Float[Array, "chunks 2 chunk"]
+
+
+def solve(
+    slopes: tuple[float, float],
+    inputs: Float[Array, "inputs dim"],
+    targets: Float[Array, " inputs"],
+    gamma0: Scalar,
+    learning_rate: Scalar,
+    steps: int,
+    points: int | None,
+) -> tuple[Trajectory, Float[Array, " times"]]:
+    """A trajectory with the activation of `slopes` (left, right), and the error of its outputs, at each time.
+
+    The error is infinite where arcs became more than there was space for. Then they get more, unless that is traced.
+    """
+    law = [jnp.asarray(a, inputs.dtype) for a in _directions(min(inputs.shape), points)]
+    start = jnp.asarray(slopes, inputs.dtype), inputs, targets, gamma0, learning_rate, Directions(*law)
+    space = AMPLE * (steps + 1) * len(inputs)
+    trajectory, error, full = _solve(*start, steps, space)
+    for growth in range(1, GROWTHS + 1):
+        if is_traced(full) or not full:
+            break
+        trajectory, error, full = _solve(*start, steps, 2**growth * space)
+    return trajectory, error
+
+
+@partial(jax.jit, static_argnums=(6, 7))
+def _solve(
+    slopes: Float[Array, "2"],
+    inputs: Float[Array, "inputs dim"],
+    targets: Float[Array, " inputs"],
+    gamma0: Scalar,
+    learning_rate: Scalar,
+    directions: Directions,
+    steps: int,
+    space: int,
+) -> tuple[Trajectory, Float[Array, " times"], Bool[Array, ""]]:
+    rank, count = min(inputs.shape), len(inputs)
+    root = covariance_root(inputs)
+    kernel, turned = root @ root.T, root @ _axes(root)
+    rate = learning_rate * gamma0 / count
+
+    def initial(points, circle):
+        direction = points[:, circle]
+        along_axis = jnp.broadcast_to(turned[:, :1], (count, len(circle)))
+        z = direction[-1]
+        return jnp.stack([along_axis, turned[:, 1:] @ direction[:-1]]), jnp.stack([jnp.zeros_like(z), z])
+
+    def quarters(points):
+        """Each half circle as two arcs: an arc shorter than pi has at most one zero of each h."""
+        number = jnp.arange(points.shape[1] * space)
+        ends = jnp.array([[1, 0, -1, -1], [0, 1, 0, 0]], inputs.dtype)
+        left = jnp.where(number < 2 * points.shape[1], number % 2, 2)
+        circle = jnp.minimum(number // 2, points.shape[1] - 1)
+        return Arcs(circle, ends[:, left], ends[:, left + 1], *initial(points, circle))
+
+    def fields(arcs):
+        slope = jnp.where(_at(arcs.left, arcs.h) + _at(arcs.right, arcs.h) > 0, slopes[1], slopes[0])
+        return slope[None] * arcs.h, slope[None] * arcs.z[:, None]
+
+    def moved(arcs, error):
+        phi, g = fields(arcs)
+        h = arcs.h + rate * jnp.einsum("ab,ibn->ian", kernel * error[None, :], g)
+        return arcs._replace(h=h, z=arcs.z + rate * jnp.einsum("a,ian->in", error, phi))
+
+    def output(arcs, weights):
+        phi, _ = fields(arcs)
+        means = jnp.einsum("ijn,in,jan->an", _moments(arcs, rank), arcs.z, phi)
+        return weights[:, arcs.circle] @ means.T / gamma0
+
+    def first(points, weights):
+        arcs, new = _cut(quarters(points))
+        return output(arcs, weights), (arcs, 2 * points.shape[1] + new)
+
+    def step(carry, _):
+        state, f = carry
+
+        def move(state, weights):
+            arcs, new = _cut(moved(state[0], targets - f[0]))
+            return output(arcs, weights), (arcs, state[1] + new)
+
+        after, state = total(move, state, directions.weights)
+        return (state, after), f
+
+    start, state = total(first, *directions)
+    (state, last), early = jax.lax.scan(step, (state, start), None, length=steps)
+    arcs, used = state
+    outputs, of_half = jnp.concatenate([early, last[None]]).swapaxes(0, 1)
+
+    # With the errors known, once more from the start, on arcs that the borders of no time cut.
+    def kernels(points, weights, arcs):
+        def histories(arcs, error):
+            return moved(arcs, error), fields(arcs)
+
+        h, z = initial(points, arcs.circle)
+        _, waves = jax.lax.scan(histories, arcs._replace(h=h, z=z), targets[None, :] - outputs)
+        moments = weights[0, arcs.circle][None, None] * _moments(arcs, rank)
+        return [_products(wave, moments) for wave in waves], None
+
+    features, gradients = (k[None] for k in total(kernels, *directions, arcs)[0])
+    loss = jnp.square(targets[None, :] - outputs).mean(1) / 2
+    error, full = jnp.abs(of_half - outputs).max(1), (used > arcs.circle.shape[1]).any()
+    return Trajectory(loss, outputs, features, gradients), jnp.where(full, jnp.inf, error), full
+
+
+def _at(points: Float[Array, "2 arcs"], wave: Wave) -> Float[Array, "*fields arcs"]:
+    return jnp.einsum("in,i...n->...n", points, wave)
+
+
+def _cut(arcs: Arcs) -> tuple[Arcs, Int[Array, ""]]:
+    """Arcs on which no h changes its sign, and how many more they are."""
+    circle, left, right, h, z = arcs
+    at_left, at_right = _at(left, h), _at(right, h)
+    differ = (at_left > 0) != (at_right > 0)
+    share = at_left / jnp.where(differ, at_left - at_right, 1.0)  # of the chord, up to the zero
+    width = left[0] * right[1] - left[1] * right[0]
+    # A border that is known already comes back within rounding.
+    differ &= jnp.minimum(share, 1 - share) * width[None] > 64 * jnp.finfo(left.dtype).eps
+    pieces = 1 + differ.sum(0)
+    number = jnp.arange(len(circle))
+    parent = jnp.repeat(number, pieces, total_repeat_length=len(number))
+    piece = number - (jnp.cumsum(pieces) - pieces)[parent]
+    cuts = jnp.sort(jnp.where(differ, share, 2.0), axis=0)[piece - 1, parent]
+    share = jnp.where(piece > 0, cuts, 0.0)[None]
+    left = (1 - share) * left[:, parent] + share * right[:, parent]
+    left = left / jnp.linalg.norm(left, axis=0, keepdims=True)
+    right = jnp.where((piece + 1 < pieces[parent])[None], jnp.roll(left, -1, axis=1), right[:, parent])
+    return Arcs(circle[parent], left, right, h[:, :, parent], z[:, parent]), differ.sum()
+
+
+def _moments(arcs: Arcs, rank: int) -> Float[Array, "2 2 arcs"]:
+    """Second moments of (cos, sin) on each arc. On a half circle those of cos^2 add up to 1, as in the Gaussian."""
+    cos, sin = jnp.stack([arcs.left, arcs.right], axis=1)
+    powers = [jnp.arctan2(sin, cos), -cos]  # integrals of sin^n
+    for n in range(2, rank + 2):
+        powers.append(((n - 1) * powers[n - 2] - sin ** (n - 1) * cos) / n)
+    mixed = sin ** (rank + 1) / (rank + 1)
+    integrals = jnp.stack([powers[rank - 1] - powers[rank + 1], mixed, mixed, powers[rank + 1]])
+    half_circle = math.sqrt(math.pi) / 2 * math.gamma(rank / 2) / math.gamma(rank / 2 + 1.5)
+    return (integrals[:, 1] - integrals[:, 0]).reshape(2, 2, -1) / half_circle
+
+
+def _products(
+    wave: Float[Array, "times 2 inputs arcs"], moments: Float[Array, "2 2 arcs"]
+) -> Float[Array, "times inputs times inputs"]:
+    times, _, count, _ = wave.shape
+    weighted = jnp.einsum("ijn,tian->tajn", moments, wave)
+    flat = [a.reshape(times * count, -1) for a in (weighted, wave.swapaxes(1, 2))]
+    return (flat[0] @ flat[1].T).reshape(times, count, times, count)
+
+
+def _axes(root: Float[Array, "inputs rank"]) -> Float[Array, "rank rank"]:
+    """An orthogonal matrix: a reflection that makes the first axis one of those far from all h = 0."""
+    rank = root.shape[1]
+    trial = np.random.default_rng(0).standard_normal((AXES, rank))
+    trial = jnp.asarray(trial / np.linalg.norm(trial, axis=1, keepdims=True), root.dtype)
+    norm = jnp.linalg.norm(root, axis=1, keepdims=True)
+    cosines = jnp.where(norm > 0, jnp.abs(root @ trial.T) / jnp.where(norm > 0, norm, 1.0), 1.0)
+    axis = jax.lax.stop_gradient(trial[cosines.min(0).argmax()])
+    mirror = axis.at[0].add(jnp.where(axis[0] > 0, 1.0, -1.0))
+    return jnp.eye(rank, dtype=root.dtype) - 2 * jnp.outer(mirror, mirror) / (mirror @ mirror)
+
+
+@cache
+def _directions(rank: int, points: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Two points, a circle or a sphere, symmetric in z."""
+    count = points or HALF_CIRCLES[rank]
+    if rank == 1:
+        return _in_chunks(np.array([[1.0, -1.0]]), np.ones(2), np.ones(2))
+    count = -(-count // 8) * 8
+    number = np.arange(count)
+    every_second = number % 2 == 0
+    if rank == 2:
+        # Two points of Gauss on each panel: the kinks known beforehand, at z = 0 and along z, are between panels.
+        angle = 2 * np.pi / count * (number // 2 * 2 + 1 - np.where(every_second, 1, -1) / math.sqrt(3))
+        return _in_chunks(np.stack([np.cos(angle), np.sin(angle)]), np.ones(count), every_second)
+    # On each half, a lattice: denser away from the equator, where the first kinks are, and from the pole.
+    half = count // 2
+    generator = 2 * round(half * (math.sqrt(5) - 1) / 4) + 1
+    height = (number % half + 0.5) / half
+    angle = 2 * np.pi * (number % half * generator % half) / half
+    z = (height - np.sin(2 * np.pi * height) / (2 * np.pi)) * np.where(number < half, 1, -1)
+    sphere = np.stack([np.sqrt(1 - z**2) * np.cos(angle), np.sqrt(1 - z**2) * np.sin(angle), z])
+    weights = 1 - np.cos(2 * np.pi * height)
+    return _in_chunks(sphere, weights, weights * every_second)
+
+
+def _in_chunks(points, *weights):
+    """Neighbours in different chunks, so that these need about the same space."""
+    weights = np.stack([row / row.sum() for row in weights])
+    chunk = min(CHUNK, points.shape[1])
+    chunks = -(-points.shape[1] // chunk)
+    fill = chunks * chunk - points.shape[1]
+
+    def spread(rows, mode):
+        return np.pad(rows, ((0, 0), (0, fill)), mode).reshape(len(rows), chunk, chunks).transpose(2, 0, 1)
+
+    return spread(points, "edge"), spread(weights, "constant")
