@@ -89,7 +89,7 @@ def test_particles_are_neurons_drawn_at_random(inputs, activation, slopes):
 
 @pytest.mark.parametrize(
     ("inputs", "points", "errors"),
-    [(X, 2**10, [1e-6, 2e-6, 1e-6, 1e-5]), (SPACE, 2**12, [4e-6, 2e-5, 2e-5, 3e-4])],
+    [(X, 2**10, [5e-7, 2e-6, 5e-7, 1e-5]), (SPACE, 2**12, [1e-6, 5e-6, 2e-6, 1e-4])],
     ids=["rank 2", "rank 3"],
 )
 def test_directions_converge(inputs, points, errors):
@@ -105,9 +105,10 @@ def test_inputs_in_a_plane_have_the_same_limit_in_space():
     plane = jnp.array([[1.0, 0.6], [-0.2, 1.1], [0.7, -0.9]])
     targets = jnp.array([1.0, -0.7, 0.4])
     padded = jnp.sqrt(3 / 2) * jnp.pad(plane, ((0, 0), (0, 1)))  # the same kernel
-    exact, found = (mup.particles(relu, x, targets, **TRAINING).trajectory for x in (plane, padded))
-    np.testing.assert_allclose(found.loss, exact.loss, atol=1e-6)
-    np.testing.assert_allclose(found.features, exact.features, atol=1e-5)
+    exact = mup.particles(relu, plane, targets, **TRAINING).trajectory
+    found = mup.particles(relu, padded, targets, **TRAINING, points=2**12).trajectory
+    np.testing.assert_allclose(found.loss, exact.loss, atol=3e-6)
+    np.testing.assert_allclose(found.features, exact.features, atol=5e-6)
 
 
 @pytest.mark.parametrize(
@@ -134,8 +135,15 @@ def test_hyperparameters_are_vmapped_and_differentiated():
     for i in range(2):
         np.testing.assert_allclose(together[i], loss(gamma0[i], learning_rate[i]), rtol=1e-12)
     numeric = (loss(1.0001, 0.3)[-1] - loss(0.9999, 0.3)[-1]) / 0.0002
-    for derivative in (jax.grad, jax.jacfwd):
-        np.testing.assert_allclose(derivative(lambda g: loss(g, 0.3)[-1])(1.0), numeric, rtol=1e-6)
+    np.testing.assert_allclose(jax.grad(lambda g: loss(g, 0.3)[-1])(1.0), numeric, rtol=1e-6)
+
+
+def test_numbers_are_not_traced_again(monkeypatch):
+    traces, axes = [], cone._axes
+    monkeypatch.setattr(cone, "_axes", lambda root: traces.append(root) or axes(root))
+    for activation, gamma0, rate in [(relu, 1.0, 0.3), (relu, 2.0, 0.3), (leaky_relu(0.1), 2.0, 0.1)]:
+        mup.particles(activation, X[:1], Y[:1], gamma0=gamma0, learning_rate=rate, steps=3)
+    assert len(traces) == 1
 
 
 def test_too_many_arcs_are_never_silent(monkeypatch):
@@ -144,8 +152,8 @@ def test_too_many_arcs_are_never_silent(monkeypatch):
 
     exact = run(1.0)
     monkeypatch.setattr(cone, "AMPLE", 1)
-    traced = jax.jit(run)(1.0)
-    assert jnp.isinf(traced.error).all()
+    assert jnp.isinf(jax.jit(run)(1.0).error).all()
+    monkeypatch.setattr(cone, "RATIOS", (1, 3))
     grown = run(1.0)
     assert jnp.isfinite(grown.error).all()
     np.testing.assert_allclose(grown.trajectory.outputs, exact.trajectory.outputs, atol=1e-13)

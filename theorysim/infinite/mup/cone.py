@@ -27,10 +27,10 @@ from theorysim.checks import is_traced
 from theorysim.infinite.mup.trajectory import Trajectory, covariance_root, total
 from theorysim.typing import Scalar
 
-HALF_CIRCLES = {1: 2, 2: 2**11, 3: 2**13}  # by the rank of the inputs
-CHUNK = 32  # half circles at once: their arcs share the space
-AMPLE = 4  # times as many arcs as there are pairs of a time and an input
-GROWTHS = 6
+HALF_CIRCLES = {1: 2, 2: 2**11, 3: 2**14}  # by the rank of the inputs
+POOL = 2**12  # arcs at once, of some half circles
+RATIOS = (2, 4, 8, 16, 32)  # of the arcs on a half circle to pairs of a time and an input: the first that does
+AMPLE = 8  # where it cannot be known what does
 AXES = 512  # to choose from
 
 Wave = Float[Array, "2 *fields arcs"]
@@ -67,16 +67,21 @@ def solve(
 ) -> tuple[Trajectory, Float[Array, " times"]]:
     """A trajectory with the activation of `slopes` (left, right), and the error of its outputs, at each time.
 
-    The error is infinite where arcs became more than there was space for. Then they get more, unless that is traced.
+    It is infinite where arcs were more than there was space for. Then they get more, unless that is not known under a
+    trace.
     """
-    law = [jnp.asarray(a, inputs.dtype) for a in _directions(min(inputs.shape), points)]
-    start = jnp.asarray(slopes, inputs.dtype), inputs, targets, gamma0, learning_rate, Directions(*law)
-    space = AMPLE * (steps + 1) * len(inputs)
-    trajectory, error, full = _solve(*start, steps, space)
-    for growth in range(1, GROWTHS + 1):
-        if is_traced(full) or not full:
-            break
-        trajectory, error, full = _solve(*start, steps, 2**growth * space)
+    problem = jnp.asarray(slopes, inputs.dtype), inputs, targets, gamma0, learning_rate
+
+    def run(ratio):
+        space = ratio * (steps + 1) * len(inputs)
+        law = _in_chunks(*_directions(min(inputs.shape), points), max(1, POOL // space))
+        return _solve(*problem, Directions(*[jnp.asarray(a, inputs.dtype) for a in law]), steps, space)
+
+    first, *larger = (AMPLE,) if any(map(is_traced, problem)) else RATIOS
+    trajectory, error, full = run(first)
+    for ratio in larger:
+        if full:
+            trajectory, error, full = run(ratio)
     return trajectory, error
 
 
@@ -111,17 +116,17 @@ def _solve(
         return Arcs(circle, ends[:, left], ends[:, left + 1], *initial(points, circle))
 
     def fields(arcs):
-        slope = jnp.where(_at(arcs.left, arcs.h) + _at(arcs.right, arcs.h) > 0, slopes[1], slopes[0])
+        slope = jnp.where(_at((arcs.left + arcs.right)[:, None], arcs.h) > 0, slopes[1], slopes[0])
         return slope[None] * arcs.h, slope[None] * arcs.z[:, None]
 
     def moved(arcs, error):
         phi, g = fields(arcs)
-        h = arcs.h + rate * jnp.einsum("ab,ibn->ian", kernel * error[None, :], g)
-        return arcs._replace(h=h, z=arcs.z + rate * jnp.einsum("a,ian->in", error, phi))
+        h = arcs.h + rate * (kernel[None, :, :, None] * (error[None, :, None] * g)[:, None]).sum(2)
+        return arcs._replace(h=h, z=arcs.z + rate * (error[None, :, None] * phi).sum(1))
 
     def output(arcs, weights):
         phi, _ = fields(arcs)
-        means = jnp.einsum("ijn,in,jan->an", _moments(arcs, rank), arcs.z, phi)
+        means = (_moments(arcs, rank)[:, :, None] * arcs.z[:, None, None] * phi[None]).sum((0, 1))
         return weights[:, arcs.circle] @ means.T / gamma0
 
     def first(points, weights):
@@ -159,25 +164,28 @@ def _solve(
     return Trajectory(loss, outputs, features, gradients), jnp.where(full, jnp.inf, error), full
 
 
-def _at(points: Float[Array, "2 arcs"], wave: Wave) -> Float[Array, "*fields arcs"]:
-    return jnp.einsum("in,i...n->...n", points, wave)
+def _at(points: Float[Array, "2 *ones arcs"], wave: Wave) -> Float[Array, "*fields arcs"]:
+    return points[0] * wave[0] + points[1] * wave[1]
 
 
 def _cut(arcs: Arcs) -> tuple[Arcs, Int[Array, ""]]:
     """Arcs on which no h changes its sign, and how many more they are."""
     circle, left, right, h, z = arcs
-    at_left, at_right = _at(left, h), _at(right, h)
+    at_left, at_right = _at(left[:, None], h), _at(right[:, None], h)
     differ = (at_left > 0) != (at_right > 0)
     share = at_left / jnp.where(differ, at_left - at_right, 1.0)  # of the chord, up to the zero
     width = left[0] * right[1] - left[1] * right[0]
     # A border that is known already comes back within rounding.
     differ &= jnp.minimum(share, 1 - share) * width[None] > 64 * jnp.finfo(left.dtype).eps
+    share = jnp.where(differ, share, 2.0)
+    earlier = jnp.tri(len(share), k=-1, dtype=bool)[:, :, None]  # of two equal ones
+    place = 1 + ((share[None] < share[:, None]) | (share[None] == share[:, None]) & earlier).sum(1)
     pieces = 1 + differ.sum(0)
     number = jnp.arange(len(circle))
     parent = jnp.repeat(number, pieces, total_repeat_length=len(number))
     piece = number - (jnp.cumsum(pieces) - pieces)[parent]
-    cuts = jnp.sort(jnp.where(differ, share, 2.0), axis=0)[piece - 1, parent]
-    share = jnp.where(piece > 0, cuts, 0.0)[None]
+    own = place[:, parent] == piece[None]
+    share = jnp.where(own, share[:, parent], 0.0).sum(0, keepdims=True)
     left = (1 - share) * left[:, parent] + share * right[:, parent]
     left = left / jnp.linalg.norm(left, axis=0, keepdims=True)
     right = jnp.where((piece + 1 < pieces[parent])[None], jnp.roll(left, -1, axis=1), right[:, parent])
@@ -186,14 +194,14 @@ def _cut(arcs: Arcs) -> tuple[Arcs, Int[Array, ""]]:
 
 def _moments(arcs: Arcs, rank: int) -> Float[Array, "2 2 arcs"]:
     """Second moments of (cos, sin) on each arc. On a half circle those of cos^2 add up to 1, as in the Gaussian."""
-    cos, sin = jnp.stack([arcs.left, arcs.right], axis=1)
-    powers = [jnp.arctan2(sin, cos), -cos]  # integrals of sin^n
+    (cos0, sin0), (cos1, sin1) = arcs.left, arcs.right
+    powers = [jnp.arctan2(cos0 * sin1 - sin0 * cos1, cos0 * cos1 + sin0 * sin1), cos0 - cos1]  # integrals of sin^n
     for n in range(2, rank + 2):
-        powers.append(((n - 1) * powers[n - 2] - sin ** (n - 1) * cos) / n)
-    mixed = sin ** (rank + 1) / (rank + 1)
+        powers.append(((n - 1) * powers[n - 2] + sin0 ** (n - 1) * cos0 - sin1 ** (n - 1) * cos1) / n)
+    mixed = (sin1 ** (rank + 1) - sin0 ** (rank + 1)) / (rank + 1)
     integrals = jnp.stack([powers[rank - 1] - powers[rank + 1], mixed, mixed, powers[rank + 1]])
     half_circle = math.sqrt(math.pi) / 2 * math.gamma(rank / 2) / math.gamma(rank / 2 + 1.5)
-    return (integrals[:, 1] - integrals[:, 0]).reshape(2, 2, -1) / half_circle
+    return integrals.reshape(2, 2, -1) / half_circle
 
 
 def _products(
@@ -222,14 +230,14 @@ def _directions(rank: int, points: int | None) -> tuple[np.ndarray, np.ndarray]:
     """Two points, a circle or a sphere, symmetric in z."""
     count = points or HALF_CIRCLES[rank]
     if rank == 1:
-        return _in_chunks(np.array([[1.0, -1.0]]), np.ones(2), np.ones(2))
+        return np.array([[1.0, -1.0]]), np.ones((2, 2))
     count = -(-count // 8) * 8
     number = np.arange(count)
     every_second = number % 2 == 0
     if rank == 2:
         # Two points of Gauss on each panel: the kinks known beforehand, at z = 0 and along z, are between panels.
         angle = 2 * np.pi / count * (number // 2 * 2 + 1 - np.where(every_second, 1, -1) / math.sqrt(3))
-        return _in_chunks(np.stack([np.cos(angle), np.sin(angle)]), np.ones(count), every_second)
+        return np.stack([np.cos(angle), np.sin(angle)]), np.stack([np.ones(count), every_second])
     # On each half, a lattice: denser away from the equator, where the first kinks are, and from the pole.
     half = count // 2
     generator = 2 * round(half * (math.sqrt(5) - 1) / 4) + 1
@@ -238,17 +246,19 @@ def _directions(rank: int, points: int | None) -> tuple[np.ndarray, np.ndarray]:
     z = (height - np.sin(2 * np.pi * height) / (2 * np.pi)) * np.where(number < half, 1, -1)
     sphere = np.stack([np.sqrt(1 - z**2) * np.cos(angle), np.sqrt(1 - z**2) * np.sin(angle), z])
     weights = 1 - np.cos(2 * np.pi * height)
-    return _in_chunks(sphere, weights, weights * every_second)
+    return sphere, np.stack([weights, weights * every_second])
 
 
-def _in_chunks(points, *weights):
+def _in_chunks(
+    points: Float[np.ndarray, "directions count"], weights: Float[np.ndarray, "2 count"], chunk: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Neighbours in different chunks, so that these need about the same space."""
-    weights = np.stack([row / row.sum() for row in weights])
-    chunk = min(CHUNK, points.shape[1])
-    chunks = -(-points.shape[1] // chunk)
-    fill = chunks * chunk - points.shape[1]
+    count = points.shape[1]
+    chunk = min(chunk, count)
+    chunks = -(-count // chunk)
 
     def spread(rows, mode):
-        return np.pad(rows, ((0, 0), (0, fill)), mode).reshape(len(rows), chunk, chunks).transpose(2, 0, 1)
+        rows = np.pad(rows, ((0, 0), (0, chunks * chunk - count)), mode)
+        return rows.reshape(len(rows), chunk, chunks).transpose(2, 0, 1)
 
-    return spread(points, "edge"), spread(weights, "constant")
+    return spread(points, "edge"), spread(weights / weights.sum(1, keepdims=True), "constant")
