@@ -135,7 +135,7 @@ def simulate(preset):
 def of_law(name, curves):
     """Predictions of all curves from the first three, the residuals' root mean square, and the parameters."""
     make, _, fixed = LAWS[name]
-    law, runs = make(curves, resolution=4)
+    law, runs = make(curves)
     train = runs["curve"] < len(FITTED)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ts.scaling.RunsWarning)

@@ -140,7 +140,7 @@ def fit_curves(
     curves = {name: _curve(tables.read(s), name, warmup, notes) for name, s in zip(names, sources, strict=True)}
     if len(curves) < len(names):
         raise scaling.RunsError(f"curves {names}: give files of different names")
-    fittable = LAWS[law][1](list(curves.values()), resolution=8)
+    fittable = LAWS[law][1](list(curves.values()))
     found = scaling.fit(fittable.law, fittable.runs, starts=16)
     which, order = fittable.runs["curve"].astype(int), fittable.runs["row"]
     counts = np.bincount(which)
