@@ -103,6 +103,47 @@ def test_gradients_are_finite_differences(law):
 
 
 @pytest.mark.parametrize("law", LAWS)
+def test_second_derivatives_of_a_law_to_fit_are_finite_differences(law):
+    """Of what `fit` differentiates: the sum over drops put together."""
+    _, _, values = LAWS[law]
+    steps = np.arange(30, 301, 30)
+    made, runs = sc.LAWS[law].of_curves([schedule.Curve(np.asarray(SCHEDULES["cosine"]), steps, np.ones(10))])
+    inputs = {name: jnp.asarray(runs[name]) for name in made.inputs}
+    none = {unit: jnp.zeros(()) for unit in made.units}
+    point = made.point(values, none)
+
+    @jax.jit
+    def total(point):
+        return jnp.log(made.fn(**inputs, **made.values(point, none))).sum()
+
+    slope = jax.jit(jax.grad(total))
+    step = 1e-4 * jnp.asarray(np.random.default_rng(0).standard_normal(len(point)))
+    np.testing.assert_allclose(slope(point) @ step, (total(point + step) - total(point - step)) / 2, rtol=1e-6)
+    second = (slope(point + step) - slope(point - step)) / 2
+    np.testing.assert_allclose(jax.jit(jax.hessian(total))(point) @ step, second, rtol=1e-5, atol=1e-11)
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_the_registry_holds_the_law_and_its_inverse(law):
+    fast, _, values = LAWS[law]
+    rates, registered = SCHEDULES["cosine"], sc.LAWS[law]
+    losses = fast(rates, np.arange(1, 301), **values)
+    np.testing.assert_array_equal(registered(rates=rates, steps=np.arange(1, 301), **values), losses)
+
+    def inverse(loss):
+        return schedule.first_step(registered, rates, loss, **values)
+
+    assert inverse(losses[149]) == pytest.approx(150, abs=1e-9)
+    middle = (losses[149] + losses[150]) / 2
+    assert inverse(middle) == pytest.approx(150.5, abs=1e-9)
+    assert jax.grad(inverse)(middle) == pytest.approx(float(1 / (losses[150] - losses[149])), rel=1e-9)
+    assert inverse(losses[0] + 1) == 1
+    assert jnp.isnan(inverse(losses.min() - 0.01))
+    with pytest.raises(sc.RunsError, match=rf"{law} is a law of schedules: LAWS\['{law}'\].of_curves\(curves\) makes"):
+        sc.fit(law, {"loss": losses})
+
+
+@pytest.mark.parametrize("law", LAWS)
 def test_a_drop_earns_more_the_longer_ago(law):
     """At equal S1: the drop's part of the loss only grows with time, up to a limit."""
     fast, _, values = LAWS[law]

@@ -21,10 +21,7 @@ from theorysim.scaling import schedule
 if TYPE_CHECKING:
     import pandas as pd
 
-LAWS = {
-    "annealing": (schedule.annealing, schedule.annealing_law),
-    "multi_power": (schedule.multi_power, schedule.multi_power_law),
-}
+LAWS = {name: law for name, law in scaling.LAWS.items() if isinstance(law, schedule.ScheduleLaw)}
 USUAL = {
     "step": ("step", "steps", "iteration", "iter", "update"),
     "lr": ("lr", "learning_rate", "learning_rates", "eta"),
@@ -50,7 +47,7 @@ class CurveReport:
 
     def predict(self, rates: Any, steps: Any = None) -> Prediction:
         """Losses under another schedule, one learning rate a step, after so many steps (all of them by default)."""
-        fn, _ = LAWS[self.law]
+        fn = LAWS[self.law].fn
         rates = jnp.asarray(rates, float)
         steps = np.array([len(rates)]) if steps is None else np.asarray(steps)
         loss = np.asarray(fn(rates, steps, **self.parameters))
@@ -140,7 +137,7 @@ def fit_curves(
     curves = {name: _curve(tables.read(s), name, warmup, notes) for name, s in zip(names, sources, strict=True)}
     if len(curves) < len(names):
         raise scaling.RunsError(f"curves {names}: give files of different names")
-    fittable = LAWS[law][1](list(curves.values()))
+    fittable = LAWS[law].of_curves(list(curves.values()))
     found = scaling.fit(fittable.law, fittable.runs, starts=16)
     which, order = fittable.runs["curve"].astype(int), fittable.runs["row"]
     counts = np.bincount(which)

@@ -194,6 +194,8 @@ def fit(
     [`theorysim.scaling.fit`] does, each message led by the configuration's name.
     """
     law = law if isinstance(law, scaling.Law) else law_named(law)
+    if isinstance(law, scaling.schedule.ScheduleLaw):
+        raise scaling.RunsError(f"{law.name} is a law of training curves: give a file of step, lr and loss for each")
     if not 0 < level < 1:
         raise scaling.RunsError(f"level={level}: give a share in (0, 1)")
     found = tables.find(tables.read(source), law, named=columns, group=group)

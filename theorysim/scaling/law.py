@@ -18,9 +18,14 @@ from jaxtyping import Array, Float
 
 from theorysim.checks import require_positive
 from theorysim.scaling.root import log_root
-from theorysim.typing import Scalar, ScalarLike
+from theorysim.typing import Numbers, Scalar, ScalarLike
 
 Power = float | int | Callable[[Mapping[str, Any]], Any]
+
+
+def power(base: Numbers, exponent: ScalarLike) -> Float[Array, "*shape"]:
+    """base^exponent for base > 0: by exp and log, which vectorise."""
+    return jnp.exp(exponent * jnp.log(base))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """The published laws, each a plain function of inputs and parameters; `LAWS` names them for fits.
 
 n is the number of parameters, d of training tokens (or examples), c the compute in flops, s of steps, b the batch in
-tokens, x any scale. Losses are in nats unless a law says otherwise.
+tokens, x any scale. Losses are in nats unless a law says otherwise. Laws of learning-rate schedules are in
+`theorysim.scaling.schedule`.
 """
 
 import math
@@ -12,18 +13,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from theorysim.scaling.law import Law, Parameter
+from theorysim.scaling.law import Law, Parameter, power
 from theorysim.scaling.root import root
+from theorysim.scaling.schedule import ANNEALING, MULTI_POWER
 from theorysim.scaling.task import pass_rate_law
 from theorysim.scaling.verifier import resampling_law
 from theorysim.typing import Numbers, ScalarLike
 
 Loss = Float[Array, "*shape"]
-
-
-def power(base: Numbers, exponent: ScalarLike) -> Loss:
-    """base^exponent for base > 0: by exp and log, which vectorise."""
-    return jnp.exp(exponent * jnp.log(base))
 
 
 def hestness(d: Numbers, a: ScalarLike, b: ScalarLike, c: ScalarLike) -> Loss:
@@ -438,5 +435,7 @@ LAWS: dict[str, Law] = {
             {"ceiling": Parameter(0.5, 5.0, {"loss": 1}), "rate": Parameter(0.01, 10.0, {"k": -1})},
             "arXiv:2411.17501",
         ),
+        ANNEALING,
+        MULTI_POWER,
     )
 }

@@ -7,6 +7,7 @@ the later the more. Curves of one run, all its losses under one schedule, have e
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
@@ -16,8 +17,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from theorysim.checks import is_traced, require_nonnegative, require_positive
-from theorysim.scaling.law import Law, Parameter
-from theorysim.scaling.laws import power
+from theorysim.scaling.law import Law, Parameter, Power, power
 from theorysim.typing import Scalar, ScalarLike
 
 Rates = Float[Array, " length"] | Float[np.ndarray, " length"]
@@ -204,6 +204,31 @@ class Fittable(NamedTuple):
     runs: dict[str, np.ndarray]
 
 
+@dataclass(frozen=True, eq=False)
+class ScheduleLaw(Law):
+    """A law of `rates`, one a step, and `steps` after which losses are taken; all its parameters are of one run.
+
+    `of_curves` makes of it a law of the losses of given curves, to fit.
+    """
+
+    of_curves: Callable[..., Fittable] = field(kw_only=True)
+
+
+def first_step(law: ScheduleLaw, rates: Rates, loss: ScalarLike, **parameters: ScalarLike) -> Scalar:
+    """The inverse of a law in its steps: after how many the loss is first reached; NaN where it never is.
+
+    Losses between steps are on lines, which makes it differentiable; a loss that the first step goes below takes 1.
+    """
+    require_positive(loss=loss)
+    losses = law(rates=rates, steps=jnp.arange(1, len(rates) + 1), **parameters)
+    below = losses <= loss
+    after = jnp.argmax(below)
+    before = jnp.maximum(after - 1, 0)
+    fall = jnp.where(after > 0, losses[before] - losses[after], 1.0)
+    steps = before + 1 + jnp.where(after > 0, (losses[before] - loss) / fall, 0.0)
+    return jnp.where(below.any(), steps, jnp.nan)
+
+
 def annealing_law(curves: Sequence[Curve], *, count_warm_up: bool = False) -> Fittable:
     """[`annealing`] as a law to fit; with sizes n in all curves, the term B n^-beta is fitted, too.
 
@@ -233,16 +258,16 @@ def annealing_law(curves: Sequence[Curve], *, count_warm_up: bool = False) -> Fi
         capacity = B * power(n, -beta) if sized else 0.0
         return L0 + A * power(s1, -alpha) - C * area + capacity
 
-    length, peak = past.length, past.peak
+    memory = _of_curves(ANNEALING.parameters["memory"], past)
     size = {"B": Parameter(0.02, 1.5, {"loss": 1, "n": _beta}), "beta": Parameter(0.05, 1.0, positive=False)}
     law = Law(
         "annealing",
         fn,
         {"s1": "s1", "row": "row"} | ({"n": "n"} if sized else {}),
         {
-            **_powers(),
-            "C": Parameter(0.1 / (peak * length), 100 / (peak * length), {"loss": 1}),
-            "memory": Parameter(max(2.0, 0.002 * length), max(4.0, 0.5 * length)),
+            **_powers("s1"),
+            "C": _of_curves(ANNEALING.parameters["C"], past),
+            "memory": Parameter(max(2.0, memory.low), max(4.0, memory.high)),
             **(size if sized else {}),
         },
         "arXiv:2408.11029",
@@ -270,52 +295,50 @@ def multi_power_law(curves: Sequence[Curve], *, count_warm_up: bool = True) -> F
         beta: ScalarLike,
         gamma: ScalarLike,
     ) -> Array:
-        down, area, rate = (of[row.astype(int)] for of in (weight, log_area, log_rate))
+        seen = (of[row.astype(int)] for of in (weight, log_area, log_rate))
+        return L0 + A * power(s1, -alpha) - B * _by_jacobian(_gain)(jnp.stack([C, beta, gamma]), *seen)
 
-        def gain(shape: Array) -> Array:
-            C, beta, gamma = shape
-            return jnp.sum(down * _response(area - gamma * rate, C, beta), -1)
-
-        return L0 + A * power(s1, -alpha) - B * _by_jacobian(gain)(jnp.stack([C, beta, gamma]))
-
-    once = np.sqrt(past.peak) * past.length  # u after the whole run at the peak, for gamma = 1/2
     law = Law(
         "multi_power",
         fn,
         {"s1": "s1", "row": "row"},
         {
-            **_powers(),
-            "B": Parameter(0.02 / past.peak, 1 / past.peak, {"loss": 1}),
-            "C": Parameter(1 / once, 1e4 / once),
-            "beta": Parameter(0.2, 1.0, positive=False),
-            "gamma": Parameter(0.2, 0.9, positive=False),
+            **_powers("s1"),
+            "B": _of_curves(MULTI_POWER.parameters["B"], past),
+            "C": _of_curves(MULTI_POWER.parameters["C"], past),
+            **SHAPE,
         },
         "arXiv:2503.12811",
     )
     return Fittable(law, runs)
 
 
-def _by_jacobian(fn: Callable[[Array], Array]) -> Callable[[Array], Array]:
-    """A function of few numbers, whose derivatives of all orders are Jacobians times tangents.
+def _gain(shape: Array, down: Array, log_area: Array, log_rate: Array) -> Array:
+    C, beta, gamma = shape
+    return jnp.sum(down * _response(log_area - gamma * log_rate, C, beta), -1)
 
-    However many tangents, the sums that fn takes are differentiated once, by its own numbers alone.
+
+def _by_jacobian(fn: Callable[..., Array]) -> Callable[..., Array]:
+    """A function of few numbers and given data, whose derivatives of all orders are Jacobians times tangents.
+
+    However many tangents, the sums that fn takes are differentiated once, by its own numbers alone. Data have none.
     """
 
     @jax.custom_jvp
-    def wrapped(point: Array) -> Array:
-        return fn(point)
+    def wrapped(point: Array, *data: Array) -> Array:
+        return fn(point, *data)
 
     @wrapped.defjvp
-    def _(point: tuple[Array], tangent: tuple[Array]) -> tuple[Array, Array]:
-        return wrapped(*point), _by_jacobian(jax.jacfwd(fn))(*point) @ tangent[0]
+    def _(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+        return wrapped(*primals), _by_jacobian(jax.jacfwd(fn))(*primals) @ tangents[0]
 
     return wrapped
 
 
-def _powers() -> dict[str, Parameter]:
+def _powers(*units: str) -> dict[str, Parameter]:
     return {
         "L0": Parameter(0.1, 0.95, {"loss": 1}),
-        "A": Parameter(0.02, 1.5, {"loss": 1, "s1": lambda values: values["alpha"]}),
+        "A": Parameter(0.02, 1.5, {"loss": 1, **dict.fromkeys(units, lambda values: values["alpha"])}),
         "alpha": Parameter(0.1, 1.0, positive=False),
     }
 
@@ -333,6 +356,17 @@ class _Past(NamedTuple):
     log_rate: np.ndarray
     length: int
     peak: float
+
+
+def _of_curves(parameter: Parameter, past: _Past) -> Parameter:
+    """With its range in the units of the longest run and the highest rate, where gamma = 1/2."""
+
+    def of(power: Power) -> Any:
+        return power({"gamma": 0.5}) if callable(power) else power
+
+    unit = dict(parameter.unit)
+    scale = past.peak ** of(unit.pop("rates", 0)) * past.length ** of(unit.pop("steps", 0))
+    return Parameter(parameter.low * scale, parameter.high * scale, unit)
 
 
 def _checked(curves: Sequence[Curve]) -> Sequence[Curve]:
@@ -396,6 +430,35 @@ def _past(rates: np.ndarray, s1: np.ndarray, down: np.ndarray, step: int, by_are
     weight = np.tile(np.bincount(bins, down[k]) / 2, 2)
     zero = np.zeros_like(weight)
     return np.stack([weight, zero, *pairs] if by_area else [weight, np.exp(pairs[0]), zero, zero])
+
+
+SHAPE = {"beta": Parameter(0.2, 1.0, positive=False), "gamma": Parameter(0.2, 0.9, positive=False)}
+INPUTS = {"rates": "rates", "steps": "steps"}
+ANNEALING = ScheduleLaw(
+    "annealing",
+    annealing,
+    INPUTS,
+    {
+        **_powers("rates", "steps"),
+        "C": Parameter(0.1, 100, {"loss": 1, "rates": -1, "steps": -1}),
+        "memory": Parameter(0.002, 0.5, {"steps": 1}),
+    },
+    "arXiv:2408.11029",
+    of_curves=annealing_law,
+)
+MULTI_POWER = ScheduleLaw(
+    "multi_power",
+    multi_power,
+    INPUTS,
+    {
+        **_powers("rates", "steps"),
+        "B": Parameter(0.02, 1, {"loss": 1, "rates": -1}),
+        "C": Parameter(1, 1e4, {"rates": lambda values: values["gamma"] - 1, "steps": -1}),
+        **SHAPE,
+    },
+    "arXiv:2503.12811",
+    of_curves=multi_power_law,
+)
 
 
 class Optimised(NamedTuple):
