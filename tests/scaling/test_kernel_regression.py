@@ -133,6 +133,35 @@ def test_samples_and_features_change_places_where_the_target_follows_the_kernel(
     assert float(one.error) == pytest.approx(float(other.error), rel=1e-11)
 
 
+@pytest.mark.parametrize("decay", [1.5, 2.0, 2.6])
+def test_the_joint_power_law_is_that_of_random_features_at_the_best_ridge(decay):
+    """Its sums are integrals: it is a share of order one over the modes learned away, here at most 2 / min(n, k)."""
+    spectrum = kr.power_law(decay, decay, modes=100_000)
+    log_ridge = jnp.linspace(-30, 1, 125)
+
+    @jax.jit
+    def least(spectrum, n, k):
+        return jax.vmap(lambda log: kr.random_features(spectrum, n, k, ridge=jnp.exp(log)).error)(log_ridge).min()
+
+    for n, k in ((100.0, 100.0), (100.0, 300.0), (400.0, 400.0)):
+        assert kr.joint_power_law(n, k, decay) == pytest.approx(float(least(spectrum, n, k)), rel=2 / min(n, k))
+
+
+def test_the_joint_power_law_in_its_limits():
+    sizes = jnp.geomspace(10, 1e4, 7)
+    law = jax.vmap(jax.vmap(lambda n, k: kr.joint_power_law(n, k, 1.6), (None, 0)), (0, None))(sizes, sizes)
+    np.testing.assert_allclose(law, law.T, rtol=1e-13)
+    slope = jax.grad(lambda log_n: jnp.log(kr.joint_power_law(jnp.exp(log_n), 1e12, 1.6)))(jnp.log(50.0))
+    assert slope == pytest.approx(-0.6, abs=1e-9)
+    # Kernel regression at its best ridge, by another function.
+    spectrum = kr.power_law(1.6, 1.6, modes=100_000)
+    curve = jax.jit(jax.vmap(lambda log, of: kr.learning_curve(of, 400.0, ridge=jnp.exp(log)).error, (0, None)))
+    kernel = float(curve(jnp.linspace(-12, 2, 57), spectrum).min())
+    assert kr.joint_power_law(400.0, 1e12, 1.6) == pytest.approx(kernel, rel=0.01)
+    with pytest.raises(ValueError, match="decay=1: give a value > 1, or the sum over modes diverges"):
+        kr.joint_power_law(10.0, 10.0, 1)
+
+
 @pytest.mark.parametrize(("decay", "target"), [(1.5, 2.0), (1.5, 4.6), (2.0, 1.7)])
 def test_exponents_of_power_laws(decay, target):
     """Local exponents at 1000 samples or features, with 200 000 modes: corrections go like a power of 1 / 1000."""

@@ -179,9 +179,7 @@ def power_law(eigenvalue_decay: ScalarLike, target_decay: ScalarLike, *, modes: 
 
     **Raises:** `ValueError` for a decay of 1 or less, whose sum diverges.
     """
-    for name, decay in (("eigenvalue_decay", eigenvalue_decay), ("target_decay", target_decay)):
-        if not is_traced(decay) and not decay > 1:
-            raise ValueError(f"{name}={decay}: give a value > 1, or the sum over modes diverges")
+    _require_summable(eigenvalue_decay=eigenvalue_decay, target_decay=target_decay)
     log_rank = jnp.log(jnp.arange(1.0, modes + 1))
     return Spectrum(
         jnp.exp(-eigenvalue_decay * log_rank),
@@ -201,6 +199,26 @@ def power_law_exponents(eigenvalue_decay: ScalarLike, target_decay: ScalarLike) 
     b, a = jnp.asarray(eigenvalue_decay, float), jnp.asarray(target_decay, float)
     features, time = jnp.minimum(a - 1, b), (a - 1) / b
     return Exponents(jnp.minimum(a - 1, 2 * b), features, time, features * time / (features + time))
+
+
+def joint_power_law(samples: ScalarLike, features: ScalarLike, decay: ScalarLike) -> Scalar:
+    """[`random_features`] at the best ridge where eigenvalues and power are i^-b (Maloney et al., arXiv:2210.16859).
+
+    With s = 1 / b and c = (pi / b) / sin(pi / b), it is c^b z^(1 - b) n k s / D(z) for n samples and k features,
+    D = n k - (1 - s) (n + k) z + (1 - 2 s) z^2. The best ridge learns z < min(n, k) modes, where it is least: the root
+    of (1 - 2 s) (1 + s) z^2 - (1 - s) (n + k) z + (1 - s) n k = 0. Sums over modes are integrals here, which is right
+    up to a share of order 1 / z. Samples and features change places; many of either leave the power 1 - b of the other.
+
+    **Raises:** `ValueError` for samples or features of 0 or less, and a decay of 1 or less.
+    """
+    require_positive(samples=samples, features=features)
+    _require_summable(decay=decay)
+    n, k, b = (jnp.asarray(value, float) for value in (samples, features, decay))
+    s = 1 / b
+    square, line, product = (1 - 2 * s) * (1 + s), (1 - s) * (n + k), (1 - s) * n * k
+    z = 2 * product / (line + jnp.sqrt(jnp.square(line) - 4 * square * product))
+    left = n * k - line * z + (1 - 2 * s) * jnp.square(z)
+    return (jnp.pi * s / jnp.sin(jnp.pi * s)) ** b * z ** (1 - b) * n * k * s / left
 
 
 def measured_spectrum(kernel: Float[Array, "n n"], targets: Float[Array, "n *outputs"]) -> Spectrum:
@@ -324,6 +342,12 @@ def _share(part: Array, rest: Array) -> Array:
 def _positive(value: Array) -> Array:
     """The value where it is positive, else 1: a denominator that no branch of a `where` trips over."""
     return jnp.where(value > 0, value, 1.0)
+
+
+def _require_summable(**decays: ScalarLike) -> None:
+    for name, value in decays.items():
+        if not is_traced(value) and not value > 1:
+            raise ValueError(f"{name}={value}: give a value > 1, or the sum over modes diverges")
 
 
 def _tail_sum(exponent: ScalarLike, modes: int) -> Array:
