@@ -27,11 +27,11 @@ from theorysim.checks import is_traced
 from theorysim.infinite.mup.trajectory import Trajectory, covariance_root, total
 from theorysim.typing import Scalar
 
-HALF_CIRCLES = {1: 2, 2: 2**11, 3: 2**14}  # by the rank of the inputs
+HALF_CIRCLES = {1: 2, 2: 2**11, 3: 2**14, 4: 2**13}  # by the rank of the inputs
 POOL = 2**12  # arcs at once, of some half circles
 RATIOS = (2, 4, 8, 16, 32)  # of the arcs on a half circle to pairs of a time and an input: the first that does
 AMPLE = 8  # where it cannot be known what does
-AXES = 512  # to choose from
+AXES, GENERATORS = 512, 128  # to choose from
 
 Wave = Float[Array, "2 *fields arcs"]
 
@@ -227,7 +227,7 @@ def _axes(root: Float[Array, "inputs rank"]) -> Float[Array, "rank rank"]:
 
 @cache
 def _directions(rank: int, points: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Two points, a circle or a sphere, symmetric in z."""
+    """Points on the sphere, symmetric in z, and their weights, of all and of every second."""
     count = points or HALF_CIRCLES[rank]
     if rank == 1:
         return np.array([[1.0, -1.0]]), np.ones((2, 2))
@@ -238,15 +238,32 @@ def _directions(rank: int, points: int | None) -> tuple[np.ndarray, np.ndarray]:
         # Two points of Gauss on each panel: the kinks known beforehand, at z = 0 and along z, are between panels.
         angle = 2 * np.pi / count * (number // 2 * 2 + 1 - np.where(every_second, 1, -1) / math.sqrt(3))
         return np.stack([np.cos(angle), np.sin(angle)]), np.stack([np.ones(count), every_second])
-    # On each half, a lattice: denser away from the equator, where the first kinks are, and from the pole.
-    half = count // 2
-    generator = 2 * round(half * (math.sqrt(5) - 1) / 4) + 1
-    height = (number % half + 0.5) / half
-    angle = 2 * np.pi * (number % half * generator % half) / half
-    z = (height - np.sin(2 * np.pi * height) / (2 * np.pi)) * np.where(number < half, 1, -1)
-    sphere = np.stack([np.sqrt(1 - z**2) * np.cos(angle), np.sqrt(1 - z**2) * np.sin(angle), z])
-    weights = 1 - np.cos(2 * np.pi * height)
-    return sphere, np.stack([weights, weights * every_second])
+    # A lattice of polar angles, on each of two halves: sparse near its ends, the equator with the first kinks is one.
+    y = np.tile(_lattice(count // 2, rank - 1), 2)
+    smooth, weights = y - np.sin(2 * np.pi * y) / (2 * np.pi), np.ones(count)
+    radius, coordinates = np.ones(count), []
+    for i in range(rank - 2):
+        angle = smooth[i] * (np.pi if i else np.pi / 2)
+        weights = weights * (1 - np.cos(2 * np.pi * y[i])) * np.sin(angle) ** (rank - 2 - i)
+        coordinates.append(radius * np.cos(angle))
+        radius = radius * np.sin(angle)
+    z = coordinates[0] * np.where(number < count // 2, 1, -1)
+    circle = [radius * np.cos(2 * np.pi * y[-1]), radius * np.sin(2 * np.pi * y[-1])]
+    return np.stack([*coordinates[1:], *circle, z]), np.stack([weights, weights * every_second])
+
+
+def _lattice(count: int, axes: int) -> Float[np.ndarray, "axes count"]:
+    """{j (1, a, a^2, ...) / count}, the a the best of some for smooth functions, in the middle of its cells."""
+
+    def lattice(a):
+        return np.stack([np.arange(count) * pow(a, i, count) % count / count for i in range(axes)])
+
+    def square_error(a):
+        x = lattice(a)
+        return np.prod(1 + 2 * np.pi**2 * (x**2 - x + 1 / 6), 0).mean()
+
+    trials = np.unique(np.geomspace(3, count / 2, GENERATORS).astype(int) | 1)
+    return lattice(min(trials.tolist(), key=square_error)) + 0.5 / count
 
 
 def _in_chunks(
