@@ -10,7 +10,7 @@ N -> infinity, f(0) = 0 and neurons become independent; `gamma0` -> 0 is the laz
 
 | solver | networks | error |
 |---|---|---|
-| [`particles`] | one hidden layer | quadrature: 1e-6 up to six directions of inputs (relu: four), with an estimate |
+| [`particles`] | one hidden layer | quadrature: 1e-6 up to six directions of inputs (relu: three), with an estimate |
 | [`deep_linear`] | any depth, identity activation | rounding |
 | [`dmft`] | any depth, any smooth activation | Monte Carlo, with its standard error |
 """

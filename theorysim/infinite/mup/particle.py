@@ -120,15 +120,17 @@ def particles(
 
     | rank | half circles | loss | outputs | gradients' kernel | two busy cores |
     |---|---|---|---|---|---|
-    | 1 | 2 | 1e-14 | 1e-14 | 1e-14 | 0.01 s |
+    | 1 | 2 | 1e-13 | 1e-13 | 1e-12 | 0.01 s |
     | 2 | 2^11 | 1e-8 | 1e-7 | 1e-6 | 0.4 s |
     | 3 | 2^14 | 2e-7 | 1e-6 | 3e-5 | 5 s |
-    | 4 | 2^13 | 4e-7 | 4e-6 | 2e-4 | 10 s |
+    | 4 | 2^13 | 4e-7 to 2e-5 | 3e-6 to 1e-4 | 1e-4 to 4e-3 | 10 s |
 
-    and fall like 1 / points^2 at rank 2, 1 / points beyond. At rank 1 `error` is 0: nothing is left but rounding. It is
-    infinite where half circles were cut more often than there was space for. That happens under a trace of what
-    decides it, such as `jit` or `vmap` over gamma0; call it outside, where space grows (by up to 32 arcs for each step
-    and input).
+    and fall like 1 / points^2 at rank 2, 1 / points at 3, not steadily at 4 (the larger errors there are for inputs in
+    general position, the smaller ones for inputs in a plane). At rank 1 `error` is 0: nothing is left but rounding.
+
+    Each half circle has space for 32 arcs to a step and an input, or for 8 under a trace (`jit`, or `vmap` over
+    gamma0), where it cannot grow; up to some 25 steps no run asked for more than 8. Where more were needed, `error` is
+    infinite: call outside of the trace, or take fewer steps.
 
     **Arguments:**
 
