@@ -3,6 +3,7 @@
 import ast
 import hashlib
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,9 +20,9 @@ def fingerprint(study: Path, preset: object) -> str:
     code = _behind_simulate(ast.parse(study.read_text()))
     digest = hashlib.sha256(f"{version('jax')} {version('jaxlib')} {preset!r} {_code(code)}".encode())
     for path in sorted(modules(code)):
-        digest.update(f"{path.relative_to(ROOT)} {_code(ast.parse(path.read_text()))}".encode())
+        digest.update(f"{path.relative_to(ROOT)} {_code_of(path.read_text())}".encode())
     for path in _beside(code, study.parent):
-        digest.update(f"{path.name} {_code(ast.parse(path.read_text()))}".encode())
+        digest.update(f"{path.name} {_code_of(path.read_text())}".encode())
     return digest.hexdigest()[:16]
 
 
@@ -36,8 +37,19 @@ def modules(tree: ast.Module) -> set[Path]:
         path = todo.pop()
         if path not in found:
             found.add(path)
-            todo += [path for name in _names(ast.parse(path.read_text())) for path in _files(name)]
+            todo += [path for name in _names_in(path.read_text()) for path in _files(name)]
     return found
+
+
+# By text, not by date: a folder of studies shares most modules.
+@cache
+def _names_in(source: str) -> frozenset[tuple[str, ...]]:
+    return frozenset(_names(ast.parse(source)))
+
+
+@cache
+def _code_of(source: str) -> str:
+    return _code(ast.parse(source))
 
 
 def _behind_simulate(tree: ast.Module) -> ast.Module:
@@ -103,10 +115,12 @@ def _names(tree: ast.Module) -> Iterator[tuple[str, ...]]:
 
 
 def _runtime_nodes(tree: ast.AST) -> Iterator[ast.AST]:
-    for node in ast.iter_child_nodes(tree):
+    todo = [tree]
+    while todo:
+        node = todo.pop()
         if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
             yield node
-            yield from _runtime_nodes(node)
+            todo += reversed(list(ast.iter_child_nodes(node)))
 
 
 def _files(name: tuple[str, ...]) -> Iterator[Path]:
