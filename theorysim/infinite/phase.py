@@ -249,10 +249,13 @@ def _at(coefficients: Float[Array, " variances"], q: Scalar) -> Scalar:
 
 def _in_angle(coefficients: Float[Array, "angles variances"], q: Scalar) -> Float[Array, " angles"]:
     """Coefficients over the angle, at one variance."""
-    polynomials = [jnp.ones_like(q), x := _stretch(q)]
-    while len(polynomials) < VARIANCES:
-        polynomials.append(2 * x * polynomials[-1] - polynomials[-2])
-    return coefficients @ jnp.stack(polynomials)
+    x = _stretch(q)
+
+    def following(pair: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], Array]:
+        return (pair[1], 2 * x * pair[1] - pair[0]), pair[0]
+
+    _, polynomials = jax.lax.scan(following, (jnp.ones_like(q), x), length=VARIANCES)
+    return coefficients @ polynomials
 
 
 def _at_angle(coefficients: Float[Array, " angles"], a: Scalar) -> Scalar:
