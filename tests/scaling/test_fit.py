@@ -195,8 +195,25 @@ def test_one_program_serves_all_fits_of_one_size(runs):
     seen = len(traces)
     sc.fit(counting, surface(1), objective=sc.huber(1e-2))
     sc.bootstrap(first, key=jax.random.key(0), samples=100)
-    # Residuals and predictions of the result are evaluated once a fit, and nothing is compiled again.
-    assert len(traces) - seen <= 4
+    # Units are checked, residuals and predictions of the result evaluated once a fit, and nothing is compiled again.
+    assert len(traces) - seen <= 6
+
+
+def test_a_law_whose_parameters_lack_their_units_is_refused(runs):
+    """Its fit would hold in the units of the data alone."""
+    law = sc.Law(
+        "mine",
+        lambda n, d, E, A, a, b: E + A * n**-a * d**-b,
+        {"n": "n", "d": "d"},
+        {
+            "E": sc.Parameter(0.1, 3.0, {"loss": 1}),
+            "A": sc.Parameter(0.1, 10.0, {"n": lambda values: values["a"], "d": lambda values: values["b"]}),
+            "a": sc.Parameter(0.1, 0.8, positive=False),
+            "b": sc.Parameter(0.1, 0.8, positive=False),
+        },
+    )
+    with pytest.raises(sc.RunsError, match=r"mine: in other units of .*'loss'.* give each Parameter the powers"):
+        sc.fit(law, runs)
 
 
 def test_a_start_that_is_not_finite_is_a_nan_and_no_minimum():
@@ -304,16 +321,17 @@ def test_a_run_elsewhere_is_named_where_it_would_tell():
     x = np.geomspace(1e6, 1e8, 60)
     law = sc.Law(
         "bent",
-        lambda x, A, alpha, gamma: A * x**-alpha * jnp.exp(-gamma * jnp.maximum(jnp.log(x / 50), 0)),
+        lambda x, A, alpha, gamma, bend: A * x**-alpha * jnp.exp(-gamma * jnp.maximum(jnp.log(x / bend), 0)),
         {"x": "x"},
         {
             "A": sc.Parameter(0.3, 3.0, {"loss": 1, "x": lambda values: values["alpha"]}),
             "alpha": sc.Parameter(0.05, 1.0, positive=False),
             "gamma": sc.Parameter(0.1, 1.0, positive=False),
+            "bend": sc.Parameter(10, 100, {"x": 1}),
         },
     )
     with pytest.raises(sc.UnidentifiedError, match=r"1.00 gamma\) open.*; a run at x = 1e\+09 would tell, or fix a"):
-        sc.fit(law, {"x": x, "loss": 30 * x**-0.2})
+        sc.fit(law, {"x": x, "loss": 30 * x**-0.2}, fixed={"bend": 5e8})
 
 
 def test_doubts_are_warned_of(runs):

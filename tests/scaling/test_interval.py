@@ -199,6 +199,16 @@ def test_bad_requests_are_refused(fit):
         sc.bootstrap(fit, key=jax.random.key(0), samples=1)
     with pytest.raises(sc.RunsError, match=r"groups: all runs are in one group"):
         sc.bootstrap(fit, key=jax.random.key(0), groups=np.zeros(80, int))
+    with pytest.raises(sc.RunsError, match=r"groups has 5 entries for \d+ runs: give one each"):
+        sc.bootstrap(fit, key=jax.random.key(0), groups=np.arange(5))
+    with pytest.raises(sc.RunsError, match=r"level=95.0: give a share in \(0, 1\)"):
+        sc.sandwich(fit).interval("b", 95.0)
+    with pytest.raises(sc.RunsError, match=r"quantity='E': give one of \['b', 'c'\], or a function of them"):
+        sc.sandwich(fit).interval("E")
+    with pytest.raises(
+        sc.RunsError, match=r"x holds 1 values that are not positive and finite, the first in run 1: -2"
+    ):
+        sc.next_run(fit, "b", {"x": np.array([1.0, -2.0])})
     with pytest.raises(sc.RunsError, match=r"bandwidth=0.0: give a value > 0"):
         sc.sandwich(fit, bandwidth=0.0)
     with pytest.raises(sc.RunsError, match=r"name='E': m1 has the parameters \['b', 'c'\]"):

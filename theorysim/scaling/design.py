@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from theorysim.scaling.fit import Fit, slopes_at
 from theorysim.scaling.interval import Quantity, sandwich, value_of
-from theorysim.scaling.runs import RunsError
+from theorysim.scaling.runs import RunsError, columns
 
 
 class Design(NamedTuple):
@@ -43,6 +43,7 @@ def next_run(
     missing = [name for name in law.inputs if name not in candidates]
     if missing:
         raise RunsError(f"candidates lack {missing}: give {list(law.inputs)}")
+    given, _ = columns(law, {**candidates, "loss": np.ones_like(candidates[next(iter(law.inputs))], float)})
     own = sandwich(fit)
     covariance = own.covariance
     slope = np.asarray(jax.grad(lambda point: jnp.squeeze(value_of(quantity, problem.values(point))))(fit.point))
@@ -51,7 +52,7 @@ def next_run(
     information = (rows.T * np.asarray(problem.weights)) @ rows
     worth = np.trace(covariance @ information) / float(problem.free.sum())
     inputs = {
-        name: jnp.asarray(candidates[name], float) * jnp.exp(-problem.log_scale.get(unit, jnp.zeros(())))
+        name: jnp.asarray(given[name]) * jnp.exp(-problem.log_scale.get(unit, jnp.zeros(())))
         for name, unit in law.inputs.items()
     }
     new = np.asarray(slopes_at(problem, inputs, fit.point))

@@ -27,6 +27,7 @@ from theorysim.scaling.runs import (
 LANES = 64  # starts or resamples that one loop advances in lockstep: their arrays stay in the cache
 ROUND, ROUNDS = 30, 10  # iterations before lanes are dealt out anew, and how often at most
 SAME = 1e-9  # of the best objective: the same optimum
+UNITS = 1e-6  # of a log loss: more is not rounding
 RANK = 1e-7  # of the largest singular value: a direction that the runs do not see
 
 
@@ -181,6 +182,7 @@ def fit(
     require_enough(law, inputs, int(free.sum()))
     warn_of_doubts(inputs, loss)
     problem = _problem(law, inputs, loss, weights, objective or huber(), free)
+    _require_units(problem, inputs)
     points = _starts(problem, starts, fixed or {})
     ends = solve_all(problem, points, jnp.broadcast_to(problem.weights, (len(points), len(loss))))
     values = np.asarray(ends.value)
@@ -249,6 +251,20 @@ def _problem(
         objective=Objective(*(jnp.asarray(value, float) for value in objective)),
         free=jnp.asarray(free),
     )
+
+
+def _require_units(problem: Problem, inputs: Mapping[str, np.ndarray]) -> None:
+    """Refuse a law whose parameters do not carry the units that its function gives them."""
+    law, middle = problem.law, problem.law.box().mean(0)
+    in_units = {name: jnp.asarray(values) for name, values in inputs.items()}
+    prediction = jnp.log(law.fn(**in_units, **problem.values(middle))) - problem.log_scale.get("loss", 0.0)
+    off = np.abs(np.asarray(prediction - problem.log_prediction(middle)))
+    if (off > UNITS).any():
+        raise RunsError(
+            f"{law.name}: in other units of {list(law.units)} the same law would predict other losses (by "
+            f"{np.expm1(np.nanmax(off)):.2g} of them): give each Parameter the powers that it carries, as in "
+            "unit={'loss': 1, 'n': lambda values: values['alpha']}"
+        )
 
 
 def _starts(problem: Problem, starts: Any, fixed: Mapping[str, float]) -> Float[Array, "starts parameters"]:

@@ -30,11 +30,12 @@ class Draws(NamedTuple):
     def of(self, quantity: Quantity) -> Float[np.ndarray, "samples *shape"]:
         """The quantity in each resample."""
         if isinstance(quantity, str):
-            return np.asarray(self.parameters[quantity])
+            return np.asarray(value_of(quantity, self.parameters))
         return np.asarray(jax.jit(jax.vmap(quantity))(self.parameters))
 
     def interval(self, quantity: Quantity, level: float = 0.95) -> Float[np.ndarray, "2 *shape"]:
         """Lower and upper percentile."""
+        require_level(level)
         return np.quantile(self.of(quantity), [(1 - level) / 2, (1 + level) / 2], axis=0)
 
     def standard_error(self, quantity: Quantity) -> Float[np.ndarray, "*shape"]:
@@ -58,11 +59,13 @@ def bootstrap(fit: Fit, *, key: Array, samples: int = 1000, groups: Int[np.ndarr
 
 
 def resample(
-    key: Array, weights: Float[Array, " runs"], samples: int, groups: Int[np.ndarray, " runs"] | None = None
+    key: Array, weights: Float[Array, " runs"], samples: int, groups: Int[np.ndarray, " members"] | None = None
 ) -> Float[Array, "samples runs"]:
     """How often each run is drawn, times its weight."""
     members = np.arange(len(weights)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
     count = int(members.max()) + 1
+    if len(members) != len(weights):
+        raise RunsError(f"groups has {len(members)} entries for {len(weights)} runs: give one each")
     if count < 2:
         raise RunsError("groups: all runs are in one group, and resampling it says nothing; give at least two")
     drawn = jax.random.randint(key, (samples, count), 0, count)
@@ -86,6 +89,7 @@ class Sandwich(NamedTuple):
 
     def interval(self, quantity: Quantity, level: float = 0.95) -> Float[np.ndarray, " 2"]:
         """Symmetric about the estimate."""
+        require_level(level)
         middle = float(value_of(quantity, self.problem.values(self.point)))
         return middle + norm.ppf([(1 - level) / 2, (1 + level) / 2]) * self.standard_error(quantity)
 
@@ -127,6 +131,7 @@ def profile(fit: Fit, name: str, *, level: float = 0.95, reach: float = 6.0, poi
     The likelihood is [`log_likelihood`], the interval where its deviance is below the quantile of chi^2 with one degree
     of freedom. The values reach `reach` sandwich errors to both sides; an end that they do not reach is infinite.
     """
+    require_level(level)
     law = fit.law
     if name not in law.parameters:
         raise RunsError(f"name={name!r}: {law.name} has the parameters {list(law.parameters)}")
@@ -193,4 +198,12 @@ def _crossing(values: np.ndarray, deviance: np.ndarray, threshold: float) -> flo
 
 def value_of(quantity: Quantity, parameters: Mapping[str, Any]) -> Any:
     """A parameter by its name, or a function of all."""
+    if isinstance(quantity, str) and quantity not in parameters:
+        raise RunsError(f"quantity={quantity!r}: give one of {list(parameters)}, or a function of them")
     return parameters[quantity] if isinstance(quantity, str) else quantity(parameters)
+
+
+def require_level(level: float) -> None:
+    """Refuse what is no share: 95 for 0.95."""
+    if not 0 < level < 1:
+        raise RunsError(f"level={level}: give a share in (0, 1)")
