@@ -122,11 +122,62 @@ def test_make_help_lists_the_verbs():
         assert f"\n{verb} " in f"\n{printed}"
 
 
-def test_a_users_runs_are_fitted_and_another_run_predicted(tmp_path):
+def planted(count):
     rng = np.random.default_rng(0)
-    n, d = 10 ** rng.uniform(7, 9, 40), 10 ** rng.uniform(9, 11, 40)
-    loss = (1.8 + 480 / n**0.35 + 2000 / d**0.37) * np.exp(0.003 * rng.standard_normal(40))
-    pd.DataFrame({"params": n, "tokens": d, "loss": loss}).to_csv(tmp_path / "runs.csv", index=False)
+    n, d = 10 ** rng.uniform(7, 9, count), 10 ** rng.uniform(9, 11, count)
+    loss = (1.8 + 480 / n**0.35 + 2000 / d**0.37) * np.exp(0.003 * rng.standard_normal(count))
+    return pd.DataFrame({"params": n, "tokens": d, "loss": loss})
+
+
+@pytest.fixture
+def own(tmp_path):
+    planted(40).to_csv(tmp_path / "runs.csv", index=False)
+    pd.DataFrame({"step": range(50), "lr": 0.1, "loss": 3.0}).to_csv(tmp_path / "curve.csv", index=False)
+    planted(3).assign(step=9, lr=0.1).to_csv(tmp_path / "few.csv", index=False)
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("x")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("runs.csv --out thesis", "thesis: it exists and holds no report; name another folder"),
+        ("runs.csv --out runs.csv/x", "runs.csv/x: it cannot be written (Not a directory); name another folder"),
+        ("runs.csv --samples 0", "samples=0: give at least 2"),
+        ("runs.csv --warmup 2", "--warmup: chinchilla is fitted to a table of runs; leave it out, or say --law anneal"),
+        ("curve.csv --n lr --objective huber", "--n, --objective: annealing is fitted to training curves; leave it"),
+        ("curve.csv --level 95", "level=95.0: give a share in (0, 1)"),
+        ("curve.csv --out thesis", "thesis: it exists and holds no report"),
+        ("few.csv", "3 runs for 5 free parameters of chinchilla"),
+    ],
+)
+def test_fit_refuses_in_one_line_before_it_fits(own, arguments, message):
+    done = theorysim("fit", *arguments.split(), cwd=own)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert message in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    assert sorted(path.name for path in own.iterdir()) == ["curve.csv", "few.csv", "runs.csv", "thesis"]
+
+
+def test_a_part_of_a_step_is_no_whole_number(own):
+    done = theorysim("fit", "curve.csv", "--warmup", "2.5", cwd=own)
+    assert done.returncode != 0
+    assert "2.5" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_group_that_cannot_be_fitted_does_not_stop_the_others(own):
+    frame = pd.concat([planted(3).assign(kind=".."), planted(40).assign(kind="a b"), planted(40).assign(kind="a/b")])
+    frame.to_csv(own / "groups.csv", index=False)
+    done = theorysim("fit", "groups.csv", "--group", "kind", "--samples", "20", "--out", "here", cwd=own)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "1 of 3 groups cannot be fitted:\n  ..: 3 runs for 5 free parameters" in done.stdout
+    assert sorted(path.name for path in (own / "here").iterdir()) == ["a-b", "a-b-2"]
+
+
+def test_a_users_runs_are_fitted_and_another_run_predicted(tmp_path):
+    planted(40).to_csv(tmp_path / "runs.csv", index=False)
     done = theorysim("fit", "runs.csv", "--samples", "100", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
@@ -136,6 +187,12 @@ def test_a_users_runs_are_fitted_and_another_run_predicted(tmp_path):
     asked = theorysim("predict", "runs-chinchilla", "--n", "1e9", "--d", "2e10", cwd=tmp_path)
     assert asked.returncode == 0, asked.stdout + asked.stderr
     assert "95% intervals" in asked.stdout
+    assert "doubt" not in asked.stdout
+    far = theorysim("predict", "runs-chinchilla", "--n", "1e30", "--d", "2e10", cwd=tmp_path)
+    assert "doubt: n = 1e+30 is 1" in far.stdout
+    none = theorysim("predict", "runs-chinchilla", "--n", "0", "--d", "2e10", cwd=tmp_path)
+    assert none.returncode == 2
+    assert "n=[0.0]: give positive numbers" in none.stdout
     (tmp_path / "few.csv").write_text("params,tokens,loss\n1e8,1e9,3.0\n")
     refused = theorysim("fit", "few.csv", cwd=tmp_path)
     assert refused.returncode == 2

@@ -1,11 +1,12 @@
 """The command line: the only module that prints."""
 
+import functools
 import os
-import re
 import sys
 import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 # Before jaxlib loads. A program from the compilation cache is greeted with pages of CPU features that XLA itself
 # asked for and then does not find; errors that matter arrive as exceptions.
@@ -18,7 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from theorysim import doctor as _doctor
-from theorysim.scaling.runs import RunsError
+from theorysim.scaling.runs import RunsError, RunsWarning
 from theorysim.study import Outcome, StudyError, load, pipeline, references
 from theorysim.study import gallery as _gallery
 from theorysim.study import new as _new
@@ -106,6 +107,14 @@ def notebooks(names: StudyNames | None = None, /, *, studies: Path = STUDIES, ou
     return 1 if failed else 0
 
 
+def _whole(_: type, tokens: Sequence[cyclopts.Token]) -> int:
+    """A whole number as it is typed: 2.5 is refused, not cut."""
+    return int(tokens[0].value)
+
+
+Whole = Annotated[int, cyclopts.Parameter(converter=_whole)]
+
+
 @app.command
 def fit(
     files: list[Path],
@@ -118,46 +127,82 @@ def fit(
     x: str | None = None,
     loss: str | None = None,
     group: Annotated[list[str] | None, cyclopts.Parameter(help="Columns that tell configurations apart.")] = None,
-    warmup: Annotated[int, cyclopts.Parameter(help="Steps of warm-up of training curves.")] = 0,
-    objective: Literal["huber", "least_absolute", "least_squares"] = "huber",
-    samples: Annotated[int | None, cyclopts.Parameter(help="Bootstrap fits: 1000, or 200 for curves.")] = None,
+    warmup: Annotated[Whole | None, cyclopts.Parameter(help="Steps of warm-up of training curves: 0.")] = None,
+    objective: Annotated[
+        Literal["huber", "least_absolute", "least_squares"] | None, cyclopts.Parameter(help="huber, for tables.")
+    ] = None,
+    samples: Annotated[Whole | None, cyclopts.Parameter(help="Bootstrap fits: 1000, or 200 for curves.")] = None,
     level: float = 0.95,
-    seed: int = 0,
+    seed: Whole = 0,
     out: Path | None = None,
-) -> None:
+) -> int:
     """Fit a scaling law to a table of runs (CSV, JSON lines or parquet), and write a report beside it.
 
     Columns go by their usual names (params, tokens, flops, val_loss, ...); --n, --d, --c, --x and --loss name others.
     The law is chinchilla unless another is named. Training curves (step, lr, loss; one a file) go to the laws of
-    schedules, annealing or multi_power.
+    schedules, annealing or multi_power. Exit with 1 where the runs of a group cannot be fitted.
     """
     from theorysim import report, scaling
+    from theorysim.scaling.fit import named
 
     columns = {"n": n, "d": d, "c": c, "x": x, "loss": loss}
     columns = {name: column for name, column in columns.items() if column is not None}
     tables = [report.read(file) for file in files]
-    curves = all(report.are_curves(table) for table in tables)
-    law = law or ("annealing" if curves else "chinchilla")
-    drawn = {"samples": samples or (200 if curves else 1000), "level": level, "seed": seed}
+    curves = all(report.are_curves(table) for table in tables) and not {"n", "d"} <= set(columns)
+    chosen = named(law or ("annealing" if curves else "chinchilla"))
+    curves = isinstance(chosen, scaling.schedule.ScheduleLaw)
+    given = {**columns, "group": group, "objective": objective} if curves else {"warmup": warmup}
+    idle = [f"--{name}" for name, value in given.items() if value is not None]
+    if idle:
+        kind, other = ("training curves", "chinchilla") if curves else ("a table of runs", "annealing")
+        raise RunsError(f"{', '.join(idle)}: {chosen.name} is fitted to {kind}; leave it out, or say --law {other}")
+    out = out or files[0].with_name(f"{files[0].stem}-{chosen.name}")
+    drawn = {"samples": (200 if curves else 1000) if samples is None else samples, "level": level, "seed": seed}
+    report.require_intervals(drawn["samples"], level)
+    if curves:
+        report.require_free(out)
+        one = _write(out, functools.partial(report.fit_curves, files, chosen.name, warmup=warmup or 0, **drawn))
+        _print_notes(one.notes)
+        return 0
+    found = report.find(report.concatenate(tables, files), chosen, named=columns, group=group or ())
+    folders = [out / name for name in report.names([runs.group for runs in found])] if group else [out]
+    for folder in folders:
+        report.require_free(folder)
+    _print_notes(found[0].notes)
+    drawn["objective"] = getattr(scaling, objective or "huber")()
+    refused = []
+    for runs, folder in zip(found, folders, strict=True):
+        try:
+            _write(folder, functools.partial(report.fit_runs, runs, chosen, **drawn))
+        except RunsError as error:
+            if not group:
+                raise
+            refused.append(str(error))
+    if refused:
+        console.print(f"\n[red]{len(refused)} of {len(found)} groups cannot be fitted:[/]")
+    for reason in refused:
+        console.print(f"  {reason}", markup=False)
+    return 1 if refused else 0
+
+
+def _print_notes(notes: Sequence[str]) -> None:
+    for note in notes:
+        console.print(f"[dim]{escape(note)}[/]")
+
+
+def _write(folder: Path, fitted: Callable[[], Any]) -> Any:
+    """Fit, write and print one report, and the doubts that came up."""
     with warnings.catch_warnings(record=True) as doubts:
-        warnings.simplefilter("always", scaling.RunsWarning)
-        if curves:
-            reports = [report.fit_curves(files, law, warmup=warmup, **drawn)]
-        else:
-            runs = report.concatenate(tables, files)
-            chosen = getattr(scaling, objective)()
-            reports = report.fit(runs, law, columns=columns, group=group or (), objective=chosen, **drawn)
+        warnings.simplefilter("always", RunsWarning)
+        one = fitted()
+    one.write(folder)
+    console.print(f"\n[bold]{escape(one.title)}[/]  {escape(str(folder))}")
     for doubt in doubts:
         console.print(f"[yellow]doubt:[/] {escape(str(doubt.message))}")
-    for note in reports[0].notes:
-        console.print(f"[dim]{escape(note)}[/]")
-    out = out or files[0].with_name(f"{files[0].stem}-{law}")
-    for one in reports:
-        folder = one.write(out / re.sub(r"[^\w.-]+", "-", one.group) if one.group else out)
-        console.print(f"\n[bold]{escape(f'{law} {one.group}'.strip())}[/]  {folder}")
-        console.print(one.table().to_string(float_format="{:.4g}".format), markup=False)
-        for sentence in one.sentences():
-            console.print(sentence, markup=False)
+    console.print(one.table().to_string(float_format="{:.4g}".format), markup=False)
+    for sentence in one.sentences():
+        console.print(sentence, markup=False)
+    return one
 
 
 @app.command
@@ -166,7 +211,7 @@ def predict(
     /,
     *,
     schedule: Annotated[Path | None, cyclopts.Parameter(help="A table of step and lr, for a law of schedules.")] = None,
-    warmup: int = 0,
+    warmup: Whole | None = None,
     **inputs: Annotated[float, cyclopts.Parameter(help="An input of the law, such as --n 1e9 --d 2e10.")],
 ) -> None:
     """Predict the loss of another run from a report that `fit` wrote, with intervals for the law and for one run."""
@@ -176,11 +221,15 @@ def predict(
     if isinstance(fitted, report.CurveReport):
         if schedule is None or inputs:
             raise RunsError(f"{saved} is of a law of schedules: say --schedule FILE, a table of step and lr")
-        predicted = fitted.predict(report.read_rates(report.read(schedule), warmup))
-    elif schedule is not None:
-        raise RunsError(f"--schedule: {saved} is of the law {fitted.law.name}, which takes {list(fitted.law.inputs)}")
+        rates = report.read_rates(report.read(schedule), warmup or 0, schedule.stem)
+        predicted, far = fitted.predict(rates), fitted.beyond(rates)
     else:
-        predicted = fitted.predict(**inputs)
+        idle = "--warmup" if schedule is None else "--schedule"
+        if schedule is not None or warmup is not None:
+            raise RunsError(f"{idle}: {saved} is of the law {fitted.law.name}, which takes {list(fitted.law.inputs)}")
+        predicted, far = fitted.predict(**inputs), fitted.beyond(**inputs)
+    for sentence in far:
+        console.print(f"[yellow]doubt:[/] {sentence}")
     (law_low, law_high), (run_low, run_high) = predicted.law[:, 0], predicted.run[:, 0]
     console.print(f"loss {predicted.loss[0]:.4g}, {fitted.level:.0%} intervals:", markup=False)
     console.print(
@@ -229,8 +278,9 @@ def main() -> None:
     os.environ.setdefault("MPLBACKEND", "agg")
     try:
         sys.exit(app())
-    except (StudyError, RunsError, _doctor.WrongNumbersError, AttributeError, KeyError, FileExistsError) as error:
-        console.print(f"[red]{type(error).__name__}:[/] {escape(str(error.args[0]))}")
+    except (StudyError, RunsError, _doctor.WrongNumbersError, AttributeError, KeyError, OSError) as error:
+        message = error if isinstance(error, OSError) else error.args[0]
+        console.print(f"[red]{type(error).__name__}:[/] {escape(str(message))}")
         sys.exit(2)
     except KeyboardInterrupt:
         console.print("interrupted; what was simulated before is kept")

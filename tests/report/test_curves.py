@@ -29,6 +29,16 @@ def curve(name, seed=0, every=10):
     return pd.DataFrame({"Step": step, "learning rate": np.asarray(RATES[name])[step], "loss": loss * noise})
 
 
+def from_zero():
+    return pd.DataFrame({"Step": [0, 1, 2, 3], "lr": [0.0, 0.0, 0.1, 0.1], "loss": 1.0})
+
+
+def changed(column, row, value):
+    table = curve("cosine", every=5)  # more rows than are fitted
+    table.loc[table.index[row], column] = value
+    return table
+
+
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("curves")
@@ -66,7 +76,19 @@ def test_rates_between_those_written():
 @pytest.mark.parametrize(
     ("table", "options", "message"),
     [
-        (curve("cosine").iloc[::-1], {}, r"steps must be whole numbers >= 0 that increase: sort the curve"),
+        (curve("cosine").iloc[::-1], {}, r"curve 0: steps must increase: sort the rows"),
+        (changed("Step", 3, -1), {}, r"curve 0: step is -1 in row 3: give whole numbers >= 0, or drop the row"),
+        (changed("loss", 30, np.nan), {}, r"curve 0: loss is nan in row 30: give positive losses, or drop the row"),
+        (changed("loss", 1, -2.0), {}, r"curve 0: loss is -2 in row 1: give positive losses"),
+        (
+            changed("learning rate", 37, np.nan),
+            {},
+            r"curve 0: learning rate is nan in row 37: give learning rates >= 0",
+        ),
+        (changed("learning rate", slice(None), 0), {}, r"curve 0: learning rate is 0 in all rows"),
+        (from_zero(), {}, r"is 0 up to row 1, .*: drop rows 0 to 1"),
+        (curve("cosine"), {"level": 95}, r"level=95: give a share in \(0, 1\)"),
+        (curve("cosine"), {"samples": 0}, r"samples=0: give at least 2"),
         (curve("cosine"), {"warmup": 1000}, r"warmup=1000: give a number of steps up to 400"),
         (curve("cosine").drop(columns="loss"), {}, r"curve 0 lacks loss: a curve has the columns step, lr and loss"),
         (curve("cosine"), {"law": "m2"}, r"law='m2': curves of step, lr and loss go to annealing or multi_power"),
@@ -75,6 +97,24 @@ def test_rates_between_those_written():
 def test_bad_curves_are_refused(table, options, message):
     with pytest.raises(sc.RunsError, match=message):
         report.fit_curves([table], **options)
+
+
+def test_a_table_of_runs_with_steps_and_rates_is_no_curve():
+    assert report.are_curves(curve("cosine"))
+    assert not report.are_curves(curve("cosine").assign(n=1e8, tokens=1e9))
+
+
+def test_a_schedule_without_rates_is_refused():
+    with pytest.raises(sc.RunsError, match=r"mine lacks step, lr: a schedule has the columns step and lr"):
+        report.read_rates(pd.DataFrame({"loss": [1.0]}), 0, "mine")
+
+
+def test_a_schedule_far_beyond_the_curves_is_told(fitted):
+    assert fitted.beyond(RATES["wsd"]) == []
+    assert fitted.beyond(np.ones(8000)) == [
+        "the number of steps = 8000 is 20 times the largest curve's",
+        "the largest lr = 1 is 1e+02 times the largest curve's",
+    ]
 
 
 def test_files_of_runs_are_one_table_with_their_names():

@@ -126,12 +126,29 @@ def test_configurations_are_listed_and_fitted_one_by_one(tmp_path):
         report.fit(frame, group=["config"])
 
 
+def test_groups_go_by_their_cells_not_by_their_label():
+    frame = runs(4).assign(one=["a, b", "a", "a", "a"], two=["c", "b, c", "d", "d"])
+    found = table.find(frame, sc.LAWS["chinchilla"], group=["one", "two"])
+    assert [(one.group, len(one.columns["n"])) for one in found] == [("a, b, c", 1), ("a, b, c", 1), ("a, d", 2)]
+
+
 @pytest.mark.parametrize(
     ("frame", "options", "message"),
     [
         (runs().drop(columns="Params"), {}, r"chinchilla needs n, and no column of .* say --n COLUMN"),
         (runs(), {"columns": {"loss": "bits"}}, r"no column 'bits': the table has Params, training tokens, val_loss"),
         (runs().assign(val_loss="high"), {}, r"column 'val_loss' holds 'high' in row 0: give numbers"),
+        (
+            runs(5).assign(config=["a", None, "a", None, "b"]),
+            {"group": ["config"]},
+            r"rows 1, 3 \(2 in all\) lack a group in config: fill them, or drop them",
+        ),
+        (
+            runs(),
+            {"columns": {"zz": "Params"}},
+            r"columns=\{'zz': 'Params'\}: chinchilla takes loss, n, d and has no use for them; leave them out",
+        ),
+        (runs(), {"samples": 0}, r"samples=0: give at least 2"),
         (runs(), {"level": 95}, r"level=95: give a share in \(0, 1\)"),
     ],
 )
@@ -168,11 +185,31 @@ def test_nothing_is_written_half_or_over_something_else(fitted, tmp_path, monkey
     monkeypatch.setattr(draw, "save_all", full)
     with pytest.raises(OSError, match="no space left"):
         fitted.write(tmp_path / "report")
-    assert (old / "mark").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report", "thesis"]
     monkeypatch.undo()
+    (old / "keep").mkdir()
+    (old / "keep" / "notes.md").write_text("mine")
+    (old / "isoflop.png").unlink()
+    (old / "frontier.csv").write_text("of another law")
+    before = {path.name for path in old.iterdir()}
     fitted.write(tmp_path / "report")
-    assert not (old / "mark").exists()
+    assert {path.name for path in old.iterdir()} == before | {"isoflop.png"}
+    assert (old / "keep" / "notes.md").read_text() == "mine"
+    assert "n_low" in (old / "frontier.csv").read_text()
+
+
+def test_folders_that_cannot_be_written_are_refused(tmp_path):
+    (tmp_path / "good.csv").write_text("x")
+    for folder in (tmp_path / "good.csv" / "x", Path("/proc/xx")):
+        with pytest.raises(sc.RunsError, match=rf"{folder}: it cannot be written \(.*\); name another folder"):
+            report.require_free(folder)
+    report.require_free(tmp_path / "a" / "b")
+    assert not (tmp_path / "a").exists()
+
+
+def test_folders_of_groups_are_distinct_and_inside():
+    names = report.names(["a b", "a/b", "A-B", "..", ".", "", "a-b-2"])
+    assert names == ["a-b", "a-b-2", "A-B-3", "group", "group-2", "group-3", "a-b-2-2"]
 
 
 def test_bad_reports_and_questions_are_refused(fitted, tmp_path):
@@ -185,10 +222,37 @@ def test_bad_reports_and_questions_are_refused(fitted, tmp_path):
     path.write_text(json.dumps({**json.loads(fitted.to_json()), "format": 99}))
     with pytest.raises(sc.RunsError, match=r"format 99, and this theorysim reads 1; fit again"):
         report.load(path)
+    whole = json.loads(fitted.to_json())
+    parameters, draws = dict(whole["parameters"]), dict(whole["draws"])
+    for broken, message in (
+        ([], r"not a report"),
+        ({**whole, "law": "mine"}, r"law='mine': theorysim knows"),
+        ({**whole, "parameters": {**parameters, "E": "x"}}, r"not a report of .*'x'"),
+        ({**whole, "parameters": {name: parameters[name] for name in "AB"}}, r"not a report of .*'E'"),
+        ({**whole, "draws": []}, r"not a report"),
+        ({**whole, "draws": {**draws, "E": [1.0]}}, r"draws have the shapes .*'E': \(1,\).*; fit again"),
+        ({**whole, "level": 95}, r"level=95"),
+    ):
+        path.write_text(json.dumps(broken))
+        with pytest.raises(sc.RunsError, match=rf"fit.json: {message}"):
+            report.load(path)
+    path.write_bytes(b"\xff\xfe\xfa")
+    with pytest.raises(sc.RunsError, match=r"fit.json: not a report of .*decode"):
+        report.load(path)
     with pytest.raises(sc.RunsError, match=r"chinchilla takes \['n', 'd'\]: missing \['d'\], unknown \['tokens'\]"):
         fitted.predict(n=1e9, tokens=1e10)
     with pytest.raises(sc.RunsError, match=r"n=\[-1.0\]: give positive numbers"):
         fitted.predict(n=-1, d=1e10)
+    with pytest.raises(sc.RunsError, match=r"n=\[0.0\]: give positive numbers"):
+        fitted.predict(n=0, d=1e10)
+
+
+def test_a_prediction_far_beyond_the_runs_is_told(fitted):
+    assert fitted.beyond(n=1e9, d=1e10) == []
+    largest = fitted.runs["n"].max()
+    assert fitted.beyond(n=largest * 1e20, d=1e10) == [f"n = {largest * 1e20:.4g} is 1e+20 times the largest run's"]
+    smallest = fitted.runs["d"].min()
+    assert fitted.beyond(n=1e9, d=smallest / 50) == [f"d = {smallest / 50:.4g} is 0.02 times the smallest run's"]
 
 
 def test_a_notebook_shows_a_table_and_what_was_taken(fitted):

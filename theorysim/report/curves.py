@@ -15,7 +15,7 @@ import numpy as np
 from theorysim import scaling
 from theorysim.report import folder as folders
 from theorysim.report import table as tables
-from theorysim.report.scaling import FORMAT, Prediction, parameter_table
+from theorysim.report.scaling import FORMAT, Prediction, beyond, parameter_table, parameters_of, require_intervals
 from theorysim.scaling import schedule
 
 if TYPE_CHECKING:
@@ -43,7 +43,11 @@ class CurveReport:
     certificate: dict[str, Any]
     notes: tuple[str, ...] = ()
     level: float | int = 0.95
-    group: str = ""
+
+    @property
+    def title(self) -> str:
+        """The law."""
+        return self.law
 
     def predict(self, rates: Any, steps: Any = None) -> Prediction:
         """Losses under another schedule, one learning rate a step, after so many steps (all of them by default)."""
@@ -59,12 +63,20 @@ class CurveReport:
         ends = [(1 - self.level) / 2, (1 + self.level) / 2]
         return Prediction(loss, np.quantile(drawn, ends, axis=0), np.quantile(drawn * np.exp(scatter), ends, axis=0))
 
+    def beyond(self, rates: Any) -> list[str]:
+        """What of a schedule lies more than a factor of 10 beyond the curves, in words."""
+        own = self.curves.values()
+        return [
+            *beyond("the number of steps", len(rates), [len(curve.rates) for curve in own], "curve"),
+            *beyond("the largest lr", np.max(rates), [curve.rates.max() for curve in own], "curve"),
+        ]
+
     def table(self) -> "pd.DataFrame":
         """Estimate, interval and standard error of each parameter."""
         return parameter_table(self.parameters, self.draws, self.level)
 
     def write(self, folder: Path | str) -> Path:
-        """Write fit.json and the figure to a folder, all or nothing; what it held before is replaced."""
+        """Write fit.json and the figure to a folder, all or nothing; those of an earlier report go."""
         from theorysim.report import draw
 
         def fill(new: Path) -> None:
@@ -110,8 +122,9 @@ class CurveReport:
 
 
 def are_curves(table: "pd.DataFrame") -> bool:
-    """Whether a table has a step and a learning rate, and is thus a training curve."""
-    return all(tables.matches(table, USUAL[name]) for name in ("step", "lr"))
+    """Whether a table has a step and a learning rate, but not a size and data each: a training curve, not runs."""
+    curve = all(tables.matches(table, USUAL[name]) for name in ("step", "lr"))
+    return curve and not all(tables.matches(table, tables.USUAL[name]) for name in ("n", "d"))
 
 
 def fit_curves(
@@ -130,6 +143,7 @@ def fit_curves(
     are fitted, evenly spread. A resample draws blocks of consecutive losses, an eighth of a curve each: neighbours have
     errors in common.
     """
+    require_intervals(samples, level)
     if law not in LAWS:
         raise scaling.RunsError(f"law={law!r}: curves of step, lr and loss go to {' or '.join(LAWS)}")
     notes: list[str] = []
@@ -164,11 +178,16 @@ def fit_curves(
     )
 
 
-def read_rates(table: "pd.DataFrame", warmup: int) -> np.ndarray:
-    """One learning rate a step, from a table of some of them."""
-    step, lr = (tables.numbers(table, tables.matches(table, USUAL[name])[0]).to_numpy() for name in ("step", "lr"))
-    if (step < 0).any() or (step != step.astype(int)).any() or (np.diff(step) <= 0).any():
-        raise scaling.RunsError("steps must be whole numbers >= 0 that increase: sort the curve, or count from 0")
+def read_rates(table: "pd.DataFrame", warmup: int, name: str = "the schedule") -> np.ndarray:
+    """One learning rate a step, from a table of some of them; messages call it by its `name`."""
+    taken = _columns(table, ("step", "lr"), name)
+    step, lr = (tables.numbers(table, column).to_numpy() for column in taken.values())
+    _require(np.isfinite(step) & (step >= 0) & (step == np.floor(step)), step, f"{name}: step", "whole numbers >= 0")
+    if (np.diff(step) <= 0).any():
+        raise scaling.RunsError(f"{name}: steps must increase: sort the rows, and keep one of each step")
+    _require(np.isfinite(lr) & (lr >= 0), lr, f"{name}: {taken['lr']}", "learning rates >= 0")
+    if not lr.any():
+        raise scaling.RunsError(f"{name}: {taken['lr']} is 0 in all rows: give the learning rates that were used")
     if not 0 <= warmup <= step[-1] + 1:
         raise scaling.RunsError(f"warmup={warmup}: give a number of steps up to {int(step[-1]) + 1}")
     rates = np.interp(np.arange(int(step[-1]) + 1), step, lr)
@@ -176,26 +195,47 @@ def read_rates(table: "pd.DataFrame", warmup: int) -> np.ndarray:
     return rates
 
 
-def _curve(table: "pd.DataFrame", name: str, warmup: int, notes: list[str]) -> schedule.Curve:
-    taken = {column: tables.matches(table, usual) for column, usual in USUAL.items()}
-    missing = [column for column, found in taken.items() if not found]
+def _columns(table: "pd.DataFrame", needed: Sequence[str], name: str) -> dict[str, str]:
+    found = {column: tables.matches(table, USUAL[column]) for column in needed}
+    missing = [column for column, names in found.items() if not names]
     if missing:
-        raise scaling.RunsError(f"{name} lacks {', '.join(missing)}: a curve has the columns step, lr and loss")
-    notes += [f"{column} is the column {found[0]!r}" for column, found in taken.items()]
-    rates = read_rates(table, warmup)
-    step = tables.numbers(table, taken["step"][0]).to_numpy().astype(int)
+        kind = "curve" if "loss" in needed else "schedule"
+        columns = f"{', '.join(needed[:-1])} and {needed[-1]}"
+        raise scaling.RunsError(f"{name} lacks {', '.join(missing)}: a {kind} has the columns {columns}")
+    return {column: names[0] for column, names in found.items()}
+
+
+def _require(good: np.ndarray, values: np.ndarray, what: str, kind: str) -> None:
+    if not good.all():
+        row = int(np.argmin(good))
+        raise scaling.RunsError(f"{what} is {values[row]:g} in row {row}: give {kind}, or drop the row")
+
+
+def _curve(table: "pd.DataFrame", name: str, warmup: int, notes: list[str]) -> schedule.Curve:
+    taken = _columns(table, ("step", "lr", "loss"), name)
+    notes += [f"{column} is the column {found!r}" for column, found in taken.items()]
+    rates = read_rates(table, warmup, name)
+    step = tables.numbers(table, taken["step"]).to_numpy().astype(int)
+    loss = tables.numbers(table, taken["loss"]).to_numpy()
+    _require(np.isfinite(loss) & (loss > 0), loss, f"{name}: {taken['loss']}", "positive losses")
+    still = int((np.cumsum(rates)[step] == 0).sum())
+    if still:
+        raise scaling.RunsError(
+            f"{name}: {taken['lr']} is 0 up to row {still - 1}, where no law has a loss: drop rows 0 to {still - 1}"
+        )
     if step[0] > warmup:
         notes.append(f"{name}: steps {warmup} to {step[0] - 1} have the first rate written, {rates[step[0]]:.3g}")
     some = np.unique(np.linspace(0, len(step) - 1, LOSSES).astype(int))
-    return schedule.Curve(rates, step[some] + 1, tables.numbers(table, taken["loss"][0]).to_numpy()[some])
+    return schedule.Curve(rates, step[some] + 1, loss[some])
 
 
 def of_json(saved: dict[str, Any]) -> CurveReport:
     """A report from what [`CurveReport.to_json`] wrote."""
+    parameters, draws = parameters_of(saved, LAWS[saved["law"]])
     return CurveReport(
         law=saved["law"],
-        parameters=saved["parameters"],
-        draws={name: np.asarray(column) for name, column in saved["draws"].items()},
+        parameters=parameters,
+        draws=draws,
         curves={
             name: schedule.Curve(np.asarray(curve["rates"]), np.asarray(curve["steps"]), np.asarray(curve["loss"]))
             for name, curve in saved["curves"].items()

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from theorysim.report import curves, scaling
 from theorysim.scaling import RunsError
@@ -12,11 +13,16 @@ def load(path: Path | str) -> scaling.Report | curves.CurveReport:
     path = Path(path)
     path = path / "fit.json" if path.is_dir() else path
     try:
-        saved = json.loads(path.read_text())
-        if saved["format"] != scaling.FORMAT:
-            raise RunsError(f"{path}: format {saved['format']}, and this theorysim reads {scaling.FORMAT}; fit again")
-        return (curves if saved["law"] in curves.LAWS else scaling).of_json(saved)
+        return _of_json(json.loads(path.read_text()))
     except FileNotFoundError as error:
         raise RunsError(f"{path}: there is no such file; `theorysim fit` writes it") from error
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise RunsError(f"{path}: not a report of `theorysim fit` ({error})") from error
+    except RunsError as error:
+        raise RunsError(f"{path}: {error}") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunsError(f"{path}: not a report of `theorysim fit` ({error}); fit again") from error
+
+
+def _of_json(saved: Any) -> scaling.Report | curves.CurveReport:
+    if saved["format"] != scaling.FORMAT:
+        raise RunsError(f"format {saved['format']}, and this theorysim reads {scaling.FORMAT}; fit again")
+    return (curves if saved["law"] in curves.LAWS else scaling).of_json(saved)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 AHEAD = 100.0  # how far beyond the largest run, in compute, the frontier is drawn
+FAR = 10.0  # times the runs: beyond, a prediction says so
 SIZES = {"n", "d"}
 
 
@@ -52,6 +53,11 @@ class Report:
     level: float = 0.95
     group: str = ""
 
+    @property
+    def title(self) -> str:
+        """The law and the group."""
+        return f"{self.law.name} {self.group}".strip()
+
     def interval(self, name: str) -> np.ndarray:
         """Percentiles of a parameter over resamples."""
         return self._percentiles(self.draws[name])
@@ -66,13 +72,24 @@ class Report:
             )
         at = {name: np.atleast_1d(np.asarray(value, float)) for name, value in inputs.items()}
         for name, values in at.items():
-            if not np.isfinite(values).all() or (values < 0).any():
-                raise scaling.RunsError(f"{name}={values.tolist()}: give positive numbers")
+            positive = self.law.inputs[name] in self.law.units
+            if not np.isfinite(values).all() or (values < 0).any() or (positive and (values == 0).any()):
+                kind = "positive numbers" if positive else "numbers >= 0"
+                raise scaling.RunsError(f"{name}={values.tolist()}: give {kind}")
         at = dict(zip(at, np.broadcast_arrays(*at.values()), strict=True))
         loss = np.asarray(self.law.fn(**at, **self.parameters))
         drawn = self._over_draws(lambda parameters: self.law.fn(**at, **parameters))
         scatter = np.random.default_rng(0).choice(self.residuals, drawn.shape)
         return Prediction(loss, self._percentiles(drawn), self._percentiles(drawn * np.exp(scatter)))
+
+    def beyond(self, **inputs: Any) -> list[str]:
+        """The inputs that lie more than a factor of 10 beyond the runs, in words."""
+        return [
+            sentence
+            for name, value in inputs.items()
+            if self.law.inputs[name] in self.law.units
+            for sentence in beyond(name, value, self.runs[name], "run")
+        ]
 
     def frontier(self, compute: Any = None) -> "pd.DataFrame | None":
         """The best size, data and loss for each compute (6 n d), with bands; None for a law without both sizes."""
@@ -106,7 +123,7 @@ class Report:
         return parameter_table(rows, drawn, self.level)
 
     def write(self, folder: Path | str) -> Path:
-        """Write fit.json, frontier.csv and the figures to a folder, all or nothing; what it held before is replaced."""
+        """Write fit.json, frontier.csv and the figures to a folder, all or nothing; those of an earlier report go."""
         from theorysim.report import draw
 
         def fill(new: Path) -> None:
@@ -166,8 +183,7 @@ class Report:
 
     def _repr_html_(self) -> str:
         notes = "".join(f"<li>{escape(note)}</li>" for note in (*self.notes, *self.sentences()))
-        title = f"{self.law.name} {self.group}".strip()
-        return f"<h4>{escape(title)}</h4>{self.table().to_html(float_format='{:.4g}'.format)}<ul>{notes}</ul>"
+        return f"<h4>{escape(self.title)}</h4>{self.table().to_html(float_format='{:.4g}'.format)}<ul>{notes}</ul>"
 
     def _over_draws(self, quantity: Any) -> np.ndarray:
         return np.asarray(jax.jit(jax.vmap(quantity))({name: jnp.asarray(draw) for name, draw in self.draws.items()}))
@@ -194,17 +210,22 @@ def fit(
     [`theorysim.scaling.fit`] does, each message led by the configuration's name.
     """
     law = law if isinstance(law, scaling.Law) else law_named(law)
-    if isinstance(law, scaling.schedule.ScheduleLaw):
-        raise scaling.RunsError(f"{law.name} is a law of training curves: give a file of step, lr and loss for each")
-    if not 0 < level < 1:
-        raise scaling.RunsError(f"level={level}: give a share in (0, 1)")
+    require_intervals(samples, level)
     found = tables.find(tables.read(source), law, named=columns, group=group)
-    return [_report(law, runs, objective, samples, level, seed) for runs in found]
+    return [fit_runs(runs, law, objective=objective, samples=samples, level=level, seed=seed) for runs in found]
 
 
-def _report(
-    law: scaling.Law, runs: tables.Runs, objective: Objective | None, samples: int, level: float | int, seed: int
+def fit_runs(
+    runs: tables.Runs,
+    law: scaling.Law,
+    *,
+    objective: Objective | None = None,
+    samples: int = 1000,
+    level: float | int = 0.95,
+    seed: int = 0,
 ) -> Report:
+    """Fit a law to the runs of one configuration that [`find`][theorysim.report.find] found."""
+    require_intervals(samples, level)
     try:
         fitted = scaling.fit(law, runs.columns, objective=objective)
     except scaling.RunsError as error:
@@ -238,6 +259,14 @@ def _report(
     )
 
 
+def require_intervals(samples: int, level: float | int) -> None:
+    """Refuse too few resamples, and percentages."""
+    if samples < 2:
+        raise scaling.RunsError(f"samples={samples}: give at least 2, and 1000 for the ends of a 95 % interval")
+    if not 0 < level < 1:
+        raise scaling.RunsError(f"level={level}: give a share in (0, 1)")
+
+
 def parameter_table(
     estimates: Mapping[str, float], draws: Mapping[str, np.ndarray], level: float | int
 ) -> "pd.DataFrame":
@@ -251,14 +280,44 @@ def parameter_table(
     return pd.DataFrame.from_dict(rows, orient="index", columns=["estimate", "low", "high", "error"])
 
 
+def parameters_of(saved: dict[str, Any], law: scaling.Law) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """A saved report's parameters and their draws, refused where they are not those of the law."""
+    parameters = {name: float(saved["parameters"][name]) for name in law.parameters}
+    draws = {name: np.asarray(saved["draws"][name], float) for name in law.parameters}
+    _require_same_length("draws", draws)
+    require_intervals(len(next(iter(draws.values()))), saved["level"])
+    return parameters, draws
+
+
+def _require_same_length(what: str, columns: Mapping[str, np.ndarray]) -> None:
+    """Refuse saved columns that do not belong together, and empty ones."""
+    shapes = {name: column.shape for name, column in columns.items()}
+    if len(set(shapes.values())) > 1 or any(len(shape) != 1 or shape == (0,) for shape in shapes.values()):
+        raise scaling.RunsError(f"{what} have the shapes {shapes}; fit again")
+
+
+def beyond(what: str, value: Any, own: Any, kind: str) -> list[str]:
+    """Sentences where a value is more than 10 times the largest of `own`, or less than a tenth of the smallest."""
+    above, below = np.max(value) / np.max(own), np.min(value) / np.min(own)
+    return [
+        *([f"{what} = {np.max(value):.4g} is {above:.2g} times the largest {kind}'s"] if above > FAR else []),
+        *([f"{what} = {np.min(value):.4g} is {below:.2g} times the smallest {kind}'s"] if below < 1 / FAR else []),
+    ]
+
+
 def of_json(saved: dict[str, Any]) -> Report:
     """A report from what [`Report.to_json`] wrote."""
+    law = law_named(saved["law"])
+    parameters, draws = parameters_of(saved, law)
+    runs = {name: np.asarray(saved["runs"][name], float) for name in (*law.inputs, "loss")}
+    residuals = np.asarray(saved["residuals"], float)
+    _require_same_length("runs", {**runs, "residuals": residuals})
     return Report(
-        law=law_named(saved["law"]),
-        parameters=saved["parameters"],
-        draws={name: np.asarray(column) for name, column in saved["draws"].items()},
-        runs={name: np.asarray(column) for name, column in saved["runs"].items()},
-        residuals=np.asarray(saved["residuals"]),
+        law=law,
+        parameters=parameters,
+        draws=draws,
+        runs=runs,
+        residuals=residuals,
         certificate=saved["certificate"],
         notes=tuple(saved["notes"]),
         level=saved["level"],

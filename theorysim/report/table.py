@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from theorysim.scaling import Law, RunsError
+from theorysim.scaling.schedule import ScheduleLaw
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,6 +83,8 @@ def find(
     it, a table that holds several is refused, with their list.
     """
     named = dict(named or {})
+    if isinstance(law, ScheduleLaw):
+        raise RunsError(f"{law.name} is a law of training curves: give a file of step, lr and loss for each")
     unknown = [column for column in (*named.values(), *group) if column not in table.columns]
     if unknown:
         raise RunsError(
@@ -97,7 +100,10 @@ def find(
     columns = {name: numbers(table, column) for name, column in taken.items() if name != "method"}
     if "method" in taken:
         columns["method"] = _methods(table, taken["method"], notes)
-    _complete(table, columns, needed, named, notes)
+    used = {*taken, *_complete(table, columns, needed, named, notes)}
+    idle = {name: column for name, column in named.items() if name not in used}
+    if idle:
+        raise RunsError(f"columns={idle}: {law.name} takes {', '.join(needed)} and has no use for them; leave them out")
     missing = [name for name in needed if name not in columns]
     if missing:
         flags = " ".join(f"--{name} COLUMN" for name in missing)
@@ -105,15 +111,26 @@ def find(
             f"{law.name} needs {', '.join(missing)}, and no column of {', '.join(map(str, table.columns))} has a usual "
             f"name for it: say {flags}"
         )
-    labelled: Any = table
     if not group:
         _require_one_configuration(table, columns, list(taken.values()))
         return [Runs({name: columns[name].to_numpy() for name in needed}, tuple(notes))]
-    labels = labelled[list(group)].astype(str).agg(", ".join, axis=1)
+    labels, which = _groups(table, group)
     return [
-        Runs({name: columns[name][labels == label].to_numpy() for name in needed}, tuple(notes), label)
-        for label in labels.unique()
+        Runs({name: columns[name].to_numpy()[which == i] for name in needed}, tuple(notes), label)
+        for i, label in enumerate(labels)
     ]
+
+
+def _groups(table: Any, group: Sequence[str]) -> tuple[list[str], Any]:
+    """The configurations in order of appearance, and which of them each row belongs to."""
+    group = list(dict.fromkeys(group))
+    lacking = table[group].isna().any(axis=1).to_numpy().nonzero()[0].tolist()
+    if lacking:
+        rows = f"rows {', '.join(map(str, lacking[:5]))}{', ...' * (len(lacking) > 5)}"
+        raise RunsError(f"{rows} ({len(lacking)} in all) lack a group in {', '.join(group)}: fill them, or drop them")
+    which = table.groupby(group, sort=False).ngroup().to_numpy()
+    firsts = [int((which == i).argmax()) for i in range(which.max() + 1)]
+    return [", ".join(map(str, table[group].iloc[first])) for first in firsts], which
 
 
 def _usual(table: Any, name: str, notes: list[str]) -> str | None:
@@ -153,8 +170,9 @@ def _methods(table: Any, column: str, notes: list[str]) -> Any:
 
 def _complete(
     table: Any, columns: dict[str, Any], needed: list[str], named: Mapping[str, str], notes: list[str]
-) -> None:
-    """Compute, size and data from the other two."""
+) -> set[str]:
+    """Compute, size and data from the other two; which were used."""
+    used: set[str] = set()
     recipes = {
         "c": (("n", "d"), lambda n, d: 6 * n * d, "6 n d"),
         "d": (("c", "n"), lambda c, n: c / (6 * n), "c / (6 n)"),
@@ -165,9 +183,11 @@ def _complete(
             continue
         found = {source: named.get(source) or _usual(table, source, []) for source in sources}
         if all(found.values()):
+            used.update(sources)
             columns[name] = recipe(*(numbers(table, str(column)) for column in found.values()))
             named_so = ", ".join(f"{source} the column {column!r}" for source, column in found.items())
             notes.append(f"{name} is {formula}, {named_so}")
+    return used
 
 
 def _require_one_configuration(table: Any, columns: Mapping[str, Any], taken: list[str]) -> None:
