@@ -163,7 +163,7 @@ def test_fit_refuses_in_one_line_before_it_fits(own, arguments, message):
 def test_a_part_of_a_step_is_no_whole_number(own):
     done = theorysim("fit", "curve.csv", "--warmup", "2.5", cwd=own)
     assert done.returncode != 0
-    assert "2.5" in done.stdout + done.stderr
+    assert "--warmup: give a whole number" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -109,6 +110,8 @@ def notebooks(names: StudyNames | None = None, /, *, studies: Path = STUDIES, ou
 
 def _whole(_: type, tokens: Sequence[cyclopts.Token]) -> int:
     """A whole number as it is typed: 2.5 is refused, not cut."""
+    if not re.fullmatch(r"[+-]?\d+", tokens[0].value):
+        raise ValueError("give a whole number")
     return int(tokens[0].value)
 
 

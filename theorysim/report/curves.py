@@ -181,7 +181,7 @@ def fit_curves(
 def read_rates(table: "pd.DataFrame", warmup: int, name: str = "the schedule") -> np.ndarray:
     """One learning rate a step, from a table of some of them; messages call it by its `name`."""
     taken = _columns(table, ("step", "lr"), name)
-    step, lr = (tables.numbers(table, column).to_numpy() for column in taken.values())
+    step, lr = (tables.numbers(table, column, f"{name}: ").to_numpy() for column in taken.values())
     _require(np.isfinite(step) & (step >= 0) & (step == np.floor(step)), step, f"{name}: step", "whole numbers >= 0")
     if (np.diff(step) <= 0).any():
         raise scaling.RunsError(f"{name}: steps must increase: sort the rows, and keep one of each step")
@@ -216,12 +216,13 @@ def _curve(table: "pd.DataFrame", name: str, warmup: int, notes: list[str]) -> s
     notes += [f"{column} is the column {found!r}" for column, found in taken.items()]
     rates = read_rates(table, warmup, name)
     step = tables.numbers(table, taken["step"]).to_numpy().astype(int)
-    loss = tables.numbers(table, taken["loss"]).to_numpy()
+    loss = tables.numbers(table, taken["loss"], f"{name}: ").to_numpy()
     _require(np.isfinite(loss) & (loss > 0), loss, f"{name}: {taken['loss']}", "positive losses")
     still = int((np.cumsum(rates)[step] == 0).sum())
     if still:
         raise scaling.RunsError(
-            f"{name}: {taken['lr']} is 0 up to row {still - 1}, where no law has a loss: drop rows 0 to {still - 1}"
+            f"{name}: the learning rate, its warm-up included, is 0 up to row {still - 1}, where no law has a loss: "
+            "drop the rows up to it"
         )
     if step[0] > warmup:
         notes.append(f"{name}: steps {warmup} to {step[0] - 1} have the first rate written, {rates[step[0]]:.3g}")

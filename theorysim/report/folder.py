@@ -44,7 +44,7 @@ def write(folder: Path | str, fill: Callable[[Path], None]) -> Path:
         for name in WRITTEN:
             (folder / name).unlink(missing_ok=True)
         for file in new.iterdir():
-            file.rename(folder / file.name)
+            file.replace(folder / file.name)
     return folder
 
 

@@ -147,8 +147,8 @@ def matches(table: Any, usual: Sequence[str]) -> list[str]:
     return [plain[name] for name in usual if name in plain]
 
 
-def numbers(table: Any, column: str) -> Any:
-    """A column as floats, refused where it holds words."""
+def numbers(table: Any, column: str, whose: str = "") -> Any:
+    """A column as floats, refused where it holds words; the message begins with `whose`."""
     import pandas as pd
 
     found: Any = pd.to_numeric(table[column], errors="coerce")
@@ -156,7 +156,7 @@ def numbers(table: Any, column: str) -> Any:
     bad = found.isna() & table[column].notna()
     if bad.any():
         row = int(bad.to_numpy().argmax())
-        raise RunsError(f"column {column!r} holds {table[column].iloc[row]!r} in row {row}: give numbers")
+        raise RunsError(f"{whose}column {column!r} holds {table[column].iloc[row]!r} in row {row}: give numbers")
     return found
 
 
