@@ -11,6 +11,7 @@ import pytest
 import theorysim.scaling as sc
 from theorysim import report
 from theorysim.report import draw, table
+from theorysim.report.folder import write
 
 TRUTH = {"E": 1.8172, "A": 482.01, "B": 2085.43, "alpha": 0.3478, "beta": 0.3658}
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -196,6 +197,33 @@ def test_nothing_is_written_half_or_over_something_else(fitted, tmp_path, monkey
     assert {path.name for path in old.iterdir()} == before | {"isoflop.png"}
     assert (old / "keep" / "notes.md").read_text() == "mine"
     assert "n_low" in (old / "frontier.csv").read_text()
+
+
+def test_an_interrupted_write_can_be_done_again(tmp_path, monkeypatch):
+    files = {"fit.json": "1", "fit.png": "1"}
+
+    def fill(new):
+        for name, text in files.items():
+            (new / name).write_text(text)
+
+    write(tmp_path / "report", fill)
+    replace, moved = Path.replace, []
+
+    def interrupted(file, target):
+        if moved:
+            raise KeyboardInterrupt
+        moved.append(target.name)
+        return replace(file, target)
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "report", fill)
+    monkeypatch.undo()
+    assert moved == ["fit.png"]
+    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == ["fit.json", "fit.png"]
+    files["fit.json"] = "2"
+    write(tmp_path / "report", fill)
+    assert (tmp_path / "report" / "fit.json").read_text() == "2"
 
 
 def test_folders_that_cannot_be_written_are_refused(tmp_path):

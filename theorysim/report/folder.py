@@ -41,10 +41,13 @@ def write(folder: Path | str, fill: Callable[[Path], None]) -> Path:
         if not folder.exists():
             new.rename(folder)
             return folder
+        files = {file.name: file for file in new.iterdir()}
         for name in WRITTEN:
-            (folder / name).unlink(missing_ok=True)
-        for file in new.iterdir():
-            file.replace(folder / file.name)
+            if name not in files:
+                (folder / name).unlink(missing_ok=True)
+        # Last the one by which a folder is known for a report: an interrupted write can be done again.
+        for name in sorted(files, key="fit.json".__eq__):
+            files[name].replace(folder / name)
     return folder
 
 

@@ -16,6 +16,7 @@ from theorysim import scaling
 from theorysim.report import folder as folders
 from theorysim.report import table as tables
 from theorysim.scaling.fit import named as law_named
+from theorysim.scaling.interval import require_level, require_samples
 from theorysim.scaling.minimise import Objective
 
 if TYPE_CHECKING:
@@ -261,10 +262,8 @@ def fit_runs(
 
 def require_intervals(samples: int, level: float | int) -> None:
     """Refuse too few resamples, and percentages."""
-    if samples < 2:
-        raise scaling.RunsError(f"samples={samples}: give at least 2, and 1000 for the ends of a 95 % interval")
-    if not 0 < level < 1:
-        raise scaling.RunsError(f"level={level}: give a share in (0, 1)")
+    require_samples(samples)
+    require_level(level)
 
 
 def parameter_table(

@@ -261,8 +261,8 @@ def _require_units(problem: Problem, inputs: Mapping[str, np.ndarray]) -> None:
     off = np.abs(np.asarray(prediction - problem.log_prediction(middle)))
     if (off > UNITS).any():
         raise RunsError(
-            f"{law.name}: in other units of {list(law.units)} the same law would predict other losses (by "
-            f"{np.expm1(np.nanmax(off)):.2g} of them): give each Parameter the powers that it carries, as in "
+            f"{law.name}: in other units of {list(law.units)} it would predict other losses (their logarithms "
+            f"differ by {np.nanmax(off):.2g}): give each Parameter the powers that it carries, as in "
             "unit={'loss': 1, 'n': lambda values: values['alpha']}"
         )
 

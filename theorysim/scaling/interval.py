@@ -49,8 +49,7 @@ def bootstrap(fit: Fit, *, key: Array, samples: int = 1000, groups: Int[np.ndarr
     Resampling is by multinomial weights, so that all fits share one compiled program (Efron, Annals of Statistics 7,
     1979). Runs of one group (steps of one training curve) have errors in common: they are drawn together.
     """
-    if samples < 2:
-        raise RunsError(f"samples={samples}: give at least 2, and 1000 for the ends of a 95 % interval")
+    require_samples(samples)
     weights = resample(key, fit.problem.weights, samples, groups)
     starts = jnp.broadcast_to(fit.point, (samples, len(fit.point)))
     ends = solve_all(fit.problem, starts, weights)
@@ -203,7 +202,13 @@ def value_of(quantity: Quantity, parameters: Mapping[str, Any]) -> Any:
     return parameters[quantity] if isinstance(quantity, str) else quantity(parameters)
 
 
-def require_level(level: float) -> None:
+def require_samples(samples: int) -> None:
+    """Refuse too few to have percentiles."""
+    if samples < 2:
+        raise RunsError(f"samples={samples}: give at least 2, and 1000 for the ends of a 95 % interval")
+
+
+def require_level(level: float | int) -> None:
     """Refuse what is no share: 95 for 0.95."""
     if not 0 < level < 1:
         raise RunsError(f"level={level}: give a share in (0, 1)")
