@@ -30,7 +30,7 @@ app = cyclopts.App(name="theorysim", help="What deep-learning theory predicts, b
 console = Console(highlight=False, soft_wrap=True)
 
 Preset = Literal["smoke", "laptop", "paper"]
-StudyNames = Annotated[list[str], cyclopts.Parameter(help="Names of studies; all of them by default.")]
+StudyNames = Annotated[list[str], cyclopts.Parameter(help="Names of studies or families; all by default.")]
 STUDIES, FIGURES = Path("studies"), Path("figures")
 
 
@@ -73,17 +73,17 @@ def list_studies(*, studies: Path = STUDIES, out: Path = FIGURES) -> None:
 
 
 @app.command
-def new(name: str, /, *, studies: Path = STUDIES) -> None:
-    """Write a study that runs, to start from."""
-    path = _new.write(name, studies)
+def new(name: str, /, *, family: str = "", studies: Path = STUDIES) -> None:
+    """Write a study that runs, to start from; in the folder of a family where one is named."""
+    path = _new.write(name, studies, family)
     console.print(f"{path}: draw it with `theorysim figures {name} --preset smoke`")
 
 
 @app.command
 def cite(name: str, /, *, studies: Path = STUDIES) -> None:
     """Print the BibTeX entries of a study, or of a part of theorysim such as infinite.phase.fixed_point."""
-    path = studies / f"{name}.py"
-    sources = load.load(path).sources if path.exists() else references.sources_of(name)
+    paths = {path.stem: path for path in load.find(studies)} if studies.is_dir() else {}
+    sources = load.load(paths[name]).sources if name in paths else references.sources_of(name)
     console.print(references.cite(sources), markup=False)
 
 

@@ -1,28 +1,84 @@
 """Claims that can fail, and the fits behind them."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import xarray as xr
 
-from theorysim.study import Claim, exponent, extrapolate
+from theorysim.study import Claim, Estimate, agrees, exponent, exponent_agrees, extrapolate, limit_agrees
+
+
+def claim(predicted=1, measured=1.05, tolerance=0.1, **options):
+    return Claim("name", "a sentence", predicted, measured, tolerance, "a reason", **options)
 
 
 @pytest.mark.parametrize(
-    ("predicted", "measured", "tolerance", "holds"),
+    ("predicted", "measured", "kind", "holds"),
     [
-        (1, 1.05, 0.1, True),
-        (1, 0.85, 0.1, False),
-        (1, np.nan, 1e9, False),
-        (np.nan, 1, 1e9, False),
-        (np.inf, np.inf, 1, False),
+        (1, 1.05, "equal", True),
+        (1, 0.85, "equal", False),
+        (1, np.nan, "equal", False),
+        (np.nan, 1, "equal", False),
+        (np.inf, np.inf, "equal", False),
+        (1, 1.15, "at least", True),
+        (1, 1.05, "at least", False),
+        (1, 0.5, "at least", False),
+        (1, np.nan, "at least", False),
+        (1, 0.85, "at most", True),
+        (1, 0.95, "at most", False),
+        (1, 1.5, "at most", False),
     ],
 )
-def test_a_claim_holds_within_its_tolerance(predicted, measured, tolerance, holds):
-    assert Claim("a sentence", predicted, measured, tolerance, "a reason").holds == holds
+def test_a_claim_holds_within_its_tolerance_or_beyond_its_margin(predicted, measured, kind, holds):
+    assert claim(predicted, measured, kind=kind).holds == holds
 
 
-def noisy(mean, spread, repeats, seed):
-    rng = np.random.default_rng(seed)
-    return mean[:, None] * np.exp(spread[:, None] * rng.normal(size=(len(mean), repeats)))
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tolerance": 0}, "give a finite number > 0"),
+        ({"tolerance": np.inf}, "give a finite number > 0"),
+        ({"tolerance": np.nan}, "give a finite number > 0"),
+        ({"measured": True}, "claim a number, not a truth value"),
+        ({"predicted": 0.95, "span": (0, 1)}, r"admits 1, an end of its span \(0, 1\).* below 0.05, or claim one side"),
+        ({"predicted": 0.05, "span": (0, 1)}, "admits 0"),
+    ],
+)
+def test_a_claim_that_cannot_fail_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        claim(**options)
+
+
+def test_an_end_of_the_span_may_be_predicted():
+    assert claim(predicted=1, measured=0.95, span=(0, 1)).holds
+    assert not claim(predicted=1, measured=0.8, span=(0, 1)).holds
+
+
+def test_agreement_is_within_three_standard_errors_and_the_next_order():
+    within = agrees("a", "b", 1.0, Estimate(1.35, 0.1), next_order=0.06, why="1 / width")
+    assert within.holds
+    assert within.why == "three standard errors, and 1 / width"
+    np.testing.assert_allclose((within.tolerance, within.deviation), (0.36, 3.5))
+    sampled = agrees("a", "b", Estimate(1.0, 0.3), Estimate(1.35, 0.4))
+    np.testing.assert_allclose((sampled.tolerance, sampled.standard_error), (1.5, 0.5))
+    with pytest.raises(ValueError, match="give a next order > 0 with its name, or neither"):
+        agrees("a", "b", 1.0, Estimate(1.35, 0.1), next_order=0.06)
+
+
+def test_limits_and_exponents_of_labelled_samples():
+    width = np.array([64, 128, 256, 512])
+    noise = np.random.default_rng(0).normal(size=(50, 4))
+    line = xr.DataArray(2 + 30 / width + 0.1 * noise, {"width": width}, ("repeat", "width"))
+    power = xr.DataArray(width**-0.5 * np.exp(0.1 * noise), {"width": width}, ("repeat", "width"))
+    assert limit_agrees("limit", "the limit", 2.0, line).holds
+    assert not limit_agrees("limit", "the limit", 2.2, line).holds
+    assert exponent_agrees("exponent", "the exponent", -0.5, power).holds
+    assert not exponent_agrees("exponent", "the exponent", -0.4, power).holds
+
+
+def noisy(mean, spread, seed, repeats=50):
+    return mean[:, None] * jnp.exp(spread[:, None] * jax.random.normal(jax.random.key(seed), (len(mean), repeats)))
 
 
 def test_exponents_scatter_by_their_standard_error():
@@ -32,8 +88,7 @@ def test_exponents_scatter_by_their_standard_error():
     freedom: E max(1, sqrt(x)), x exponential.
     """
     sizes, spread = np.array([64.0, 128, 256, 512]), np.array([0.1, 0.2, 0.3, 0.4])
-    fits = [exponent(sizes, noisy(3 * sizes**-0.7, spread, 50, seed)) for seed in range(2000)]
-    values, errors = np.array(fits).T
+    values, errors = jax.vmap(lambda seed: exponent(sizes, noisy(3 * sizes**-0.7, spread, seed)))(np.arange(2000))
     assert abs(values.mean() + 0.7) < 3 * values.std() / np.sqrt(2000)
     np.testing.assert_allclose(errors.mean(), 1.13 * values.std(), rtol=0.1)
 
@@ -42,9 +97,8 @@ def test_extrapolation_finds_the_limit_and_its_error():
     sizes = np.array([64.0, 128, 256, 512])
 
     def fit(seed):
-        rng = np.random.default_rng(seed)
-        return extrapolate(sizes, 2 + 30 / sizes[:, None] + rng.normal(size=(4, 50)))
+        return extrapolate(sizes, 2 + 30 / sizes[:, None] + jax.random.normal(jax.random.key(seed), (4, 50)))
 
-    values, errors = np.array([fit(seed) for seed in range(2000)]).T
+    values, errors = jax.vmap(fit)(np.arange(2000))
     assert abs(values.mean() - 2) < 3 * values.std() / np.sqrt(2000)
     np.testing.assert_allclose(errors.mean(), 1.13 * values.std(), rtol=0.1)

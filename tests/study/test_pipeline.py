@@ -113,7 +113,7 @@ def test_a_changed_module_is_seen_and_its_comments_are_not(tmp_path, monkeypatch
     path = new.write("demo", tmp_path / "studies")
     before = fingerprint(path, 1)
     edit(package / "infinite/phase.py", "    found = ", "    # a comment\n    found = ")
-    edit(package / "study/style.py", '"savefig.dpi": 250', '"savefig.dpi": 300')
+    edit(package / "figure.py", '"savefig.dpi": 250', '"savefig.dpi": 300')
     edit(package / "study/gallery.py", '"""Four digits, short."""', '"""Four digits."""')
     assert fingerprint(path, 1) == before
     edit(package / "infinite/phase.py", "jnp.maximum(root.value, 0.0)", "jnp.maximum(root.value, 1e-9)")
@@ -137,7 +137,7 @@ def test_a_failing_claim_fails_and_everything_is_drawn(folder):
         ("import theorysim as ts", "import theorysim as ts\nimport nothing_like_this", "nothing_like_this"),
         ('"theory": ts', '"prediction": ts', "it returns an xarray.DataTree with the nodes"),
         ("yield ts.study.Claim(", "return []\n    yield ts.study.Claim(", "states at least one checked number"),
-        ("tolerance=3 / np.sqrt(deviations.size)", "tolerance=np.inf", "needs a finite tolerance and a reason"),
+        ("tolerance=3 / np.sqrt(deviations.size)", "tolerance=np.inf", "give a finite number > 0"),
         ("figure, axes =", "1 / 0\n    figure, axes =", "ZeroDivisionError"),
     ],
 )

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from theorysim.figure import PALETTE, page, save, style
 from theorysim.scaling import RunsError
 from theorysim.scaling.approaches import isoflop
-from theorysim.study import PALETTE, page, save, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

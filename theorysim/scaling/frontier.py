@@ -18,8 +18,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from theorysim.checks import require_positive
+from theorysim.root import log_root
 from theorysim.scaling.law import Law
-from theorysim.scaling.root import log_root
 from theorysim.typing import Numbers, Scalar, ScalarLike
 
 FlopsPerToken = Callable[[Any], Any]

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from theorysim.checks import is_traced, require_finite, require_nonnegative, require_positive
-from theorysim.scaling.root import root
+from theorysim.root import root
 from theorysim.typing import Scalar, ScalarLike
 
 

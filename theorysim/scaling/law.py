@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from theorysim.checks import require_positive
-from theorysim.scaling.root import log_root
+from theorysim.root import log_root
 from theorysim.typing import Numbers, Scalar, ScalarLike
 
 Power = float | int | Callable[[Mapping[str, Any]], Any]

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from theorysim.root import root
 from theorysim.scaling.law import Law, Parameter, power
-from theorysim.scaling.root import root
 from theorysim.scaling.schedule import ANNEALING, MULTI_POWER
 from theorysim.scaling.task import pass_rate_law
 from theorysim.scaling.verifier import resampling_law

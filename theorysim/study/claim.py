@@ -1,38 +1,136 @@
 """What a study claims: a sentence, two numbers, and how far apart they may be."""
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from jaxtyping import Float
+
+from theorysim.estimate import Estimate, exponent, extrapolate
 
 if TYPE_CHECKING:
     import xarray as xr
 
+SIGMAS = 3
+THREE = "three standard errors"
 
-class Claim(NamedTuple):
-    """A checked number: `measured` lies within `tolerance` of `predicted`.
 
-    `why` says where the tolerance comes from: the theory's own error term, or a standard error.
+@dataclass(frozen=True)
+class Claim:
+    """A checked number.
+
+    **Arguments:**
+
+    - `name`: a few words that stay the same when the sentence is improved; one of each in a study.
+    - `sentence`: what agrees, in a theorist's words.
+    - `predicted`, `measured`: numbers, none of them a truth value.
+    - `tolerance`: > 0. `kind="equal"` holds where `measured` lies within it of `predicted`. A one-sided claim holds
+      where `measured` lies beyond `predicted` by at least so much, its margin: above for "at least", below for
+      "at most".
+    - `why`: where the tolerance comes from, the theory's own error term or a standard error.
+    - `standard_error`: of measured - predicted, from the simulation alone.
+    - `span`: the range that `measured` can take, such as (0, 1) for a share.
+
+    **Raises:** `ValueError` for a tolerance that is not positive and finite, for truth values, for a missing name or
+    reason, and for a tolerance that reaches an end of the span: the claim could not fail on that side.
     """
 
+    name: str
     sentence: str
-    predicted: float
-    measured: float
-    tolerance: float
+    predicted: float | int
+    measured: float | int
+    tolerance: float | int
     why: str
+    standard_error: float | int = math.nan
+    kind: Literal["equal", "at least", "at most"] = "equal"
+    span: tuple[float | int, float | int] = (-math.inf, math.inf)
+
+    def __post_init__(self):
+        for field in ("predicted", "measured", "tolerance", "standard_error"):
+            value: Any = getattr(self, field)
+            if np.asarray(value).dtype == bool:
+                raise ValueError(f"the claim {self.name!r} has {field}={value}: claim a number, not a truth value")
+            object.__setattr__(self, field, float(value))
+        if not self.name or not self.why:
+            raise ValueError(f"the claim {self.sentence!r} needs a name, and a reason for its tolerance")
+        if not (math.isfinite(self.tolerance) and self.tolerance > 0):
+            raise ValueError(f"the claim {self.name!r} has tolerance={self.tolerance}: give a finite number > 0")
+        if admitted := [end for end in self.span if self._admits(end) and end != self.predicted]:
+            raise ValueError(
+                f"the claim {self.name!r} admits {admitted[0]:g}, an end of its span {self.span}: it cannot fail on "
+                f"that side; take a tolerance below {abs(admitted[0] - self.predicted):.3g}, or claim one side"
+            )
 
     @property
     def holds(self) -> bool:
         """False too where a number is NaN."""
-        return math.isfinite(self.predicted) and abs(self.measured - self.predicted) <= self.tolerance
+        return math.isfinite(self.predicted) and self._holds_for(self.measured)
+
+    @property
+    def deviation(self) -> float:
+        """Measured less predicted, in standard errors; NaN where none is given."""
+        return (self.measured - self.predicted) / self.standard_error if self.standard_error > 0 else math.nan
+
+    def _holds_for(self, measured: float | int) -> bool:
+        above = measured - self.predicted
+        return {
+            "equal": abs(above) <= self.tolerance,
+            "at least": above >= self.tolerance,
+            "at most": -above >= self.tolerance,
+        }[self.kind]
+
+    def _admits(self, end: float | int) -> bool:
+        """An end of the span, where the claim is two-sided."""
+        return self.kind == "equal" and math.isfinite(end) and self._holds_for(end)
 
 
-class Estimate(NamedTuple):
-    """A number read off simulations, and its standard error."""
+def agrees(
+    name: str,
+    sentence: str,
+    predicted: Any,
+    measured: Estimate,
+    *,
+    next_order: float | int = 0.0,
+    why: str = "",
+    span: tuple[float | int, float | int] = (-math.inf, math.inf),
+) -> Claim:
+    """A simulation's number is the theory's, to three standard errors and the `next_order` of the theory.
 
-    value: float
-    standard_error: float
+    `predicted` may be an [`Estimate`] itself, where theory samples. `why` names the next order: "1 / width".
+    """
+    if (next_order > 0) != bool(why):
+        raise ValueError(f"next_order={next_order} and why={why!r}: give a next order > 0 with its name, or neither")
+    expected = predicted if isinstance(predicted, Estimate) else Estimate(predicted, 0.0)
+    error = float(np.hypot(measured.standard_error, expected.standard_error))
+    return Claim(
+        name,
+        sentence,
+        predicted=float(expected.value),
+        measured=float(measured.value),
+        tolerance=SIGMAS * error + next_order,
+        why=f"{THREE}, and {why}" if why else THREE,
+        standard_error=error,
+        span=span,
+    )
+
+
+def limit_agrees(
+    name: str, sentence: str, predicted: Any, samples: "xr.DataArray", *, along: str = "width", **options: Any
+) -> Claim:
+    """The mean over `repeat`, extrapolated in 1 / size, is the theory's limit; `options` are those of [`agrees`]."""
+    return agrees(name, sentence, predicted, extrapolate(*_table(samples, along)), **options)
+
+
+def exponent_agrees(
+    name: str, sentence: str, predicted: Any, samples: "xr.DataArray", *, along: str = "width", **options: Any
+) -> Claim:
+    """The samples' exponent in the size is the theory's; `options` are those of [`agrees`]."""
+    return agrees(name, sentence, predicted, exponent(*_table(samples, along)), **options)
+
+
+def mean_estimate(samples: "xr.DataArray") -> Estimate:
+    """Mean over the dimension `repeat`, all that is left, and its standard error."""
+    return Estimate(*(part.item() for part in mean_and_error(samples)))
 
 
 def mean_and_error(samples: "xr.DataArray") -> "tuple[xr.DataArray, xr.DataArray]":
@@ -41,31 +139,5 @@ def mean_and_error(samples: "xr.DataArray") -> "tuple[xr.DataArray, xr.DataArray
     return samples.mean("repeat"), samples.std("repeat", ddof=1) / np.sqrt(repeats)
 
 
-def exponent(sizes: Float[np.ndarray, " sizes"], samples: Float[np.ndarray, "sizes repeats"]) -> Estimate:
-    """The exponent a of samples ~ sizes^a, by weighted least squares on the mean logarithm at each size.
-
-    Weights and standard error come from the spread over repeats; where the means scatter about the line by more, the
-    standard error is raised to it.
-    """
-    return _line(np.log(sizes), np.log(samples))[1]
-
-
-def extrapolate(sizes: Float[np.ndarray, " sizes"], samples: Float[np.ndarray, "sizes repeats"]) -> Estimate:
-    """The limit of infinite size of a mean that approaches it like 1 / size, by weighted least squares.
-
-    Weights and standard error as in [`exponent`].
-    """
-    return _line(1 / sizes, samples)[0]
-
-
-def _line(x: np.ndarray, samples: np.ndarray) -> tuple[Estimate, Estimate]:
-    """Intercept and slope of the mean of the samples at each x."""
-    weights = samples.shape[1] / samples.var(1, ddof=1)
-    design = np.stack([np.ones_like(x), x], 1)
-    covariance = np.linalg.inv(design.T @ (weights[:, None] * design))
-    values = covariance @ (design.T @ (weights * samples.mean(1)))
-    freedom = len(x) - 2
-    scatter = (weights * (samples.mean(1) - design @ values) ** 2).sum() / freedom if freedom else 0.0
-    covariance = covariance * max(scatter, 1.0)
-    intercept, slope = zip(values, np.sqrt(np.diag(covariance)), strict=True)
-    return Estimate(*map(float, intercept)), Estimate(*map(float, slope))
+def _table(samples: "xr.DataArray", along: str) -> tuple[np.ndarray, np.ndarray]:
+    return samples[along].values, samples.transpose(along, "repeat").values

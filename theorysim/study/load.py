@@ -16,7 +16,7 @@ class StudyError(Exception):
 
 @dataclass(frozen=True)
 class Study:
-    """A loaded study: see `studies/README.md` for what each part is."""
+    """A loaded study: see `CONTRIBUTING.md` for what each part is."""
 
     path: Path
     title: str
@@ -34,13 +34,36 @@ class Study:
 
 
 def find(folder: Path, names: tuple[str, ...] = ()) -> list[Path]:
-    """The study files of a folder, all or those named; `StudyError` for a name that is not there."""
-    paths = {path.stem: path for path in sorted(folder.glob("*.py")) if not path.stem.startswith("_")}
-    if not paths:
+    """The study files of a folder, and of its subfolders, the families: all, or those named, or of a family named.
+
+    `StudyError` for a name that is not there, and for one that two studies have, or a study and a family.
+    """
+    files = [path for place in ("*.py", "*/*.py") for path in sorted(folder.glob(place)) if _is_study(path, folder)]
+    if not files:
         raise StudyError(f"no studies in {folder}: run in the folder that holds `studies`, or pass --studies")
-    if unknown := set(names) - set(paths):
-        raise StudyError(f"no study named {', '.join(sorted(unknown))} in {folder}: there are {', '.join(paths)}")
-    return [path for name, path in paths.items() if not names or name in names]
+    paths: dict[str, Path] = {}
+    for path in files:
+        if path.stem in paths:
+            raise StudyError(f"{path} and {paths[path.stem]} have one name: rename one")
+        paths[path.stem] = path
+    families = {family for path in files if (family := family_of(path, folder))}
+    if clash := families & paths.keys():
+        raise StudyError(f"{paths[min(clash)]} has the name of a family of studies: rename it")
+    if unknown := set(names) - set(paths) - families:
+        raise StudyError(
+            f"no study named {', '.join(sorted(unknown))} in {folder}: there are {', '.join(sorted(paths))}"
+            + f"; and the families {', '.join(sorted(families))}" * bool(families)
+        )
+    return [path for path in files if not names or path.stem in names or family_of(path, folder) in names]
+
+
+def family_of(path: Path, folder: Path) -> str:
+    """The subfolder of `folder` that a study lies in; empty where it lies in `folder` itself."""
+    return "" if path.parent == folder else path.parent.name
+
+
+def _is_study(path: Path, folder: Path) -> bool:
+    return not any(part.startswith(("_", ".")) for part in path.relative_to(folder).parts)
 
 
 def load(path: Path) -> Study:
@@ -54,7 +77,7 @@ def load(path: Path) -> Study:
     spec.loader.exec_module(module)
     parts = ("TITLE", "SOURCES", "PRESETS", "simulate", "claims", "draw")
     if missing := [part for part in parts if not hasattr(module, part)]:
-        raise StudyError(f"{path} lacks {', '.join(missing)}: see studies/README.md")
+        raise StudyError(f"{path} lacks {', '.join(missing)}: see CONTRIBUTING.md")
     if set(module.PRESETS) != set(PRESETS):
         raise StudyError(f"{path} has the presets {sorted(module.PRESETS)}: it needs {', '.join(PRESETS)}")
     functions = (module.simulate, module.claims, module.draw)

@@ -1,21 +1,21 @@
 """Run a study: simulate where something changed, draw always, check the claims, write it all down."""
 
 import json
-import math
 import shutil
 import time
 import traceback
 from collections.abc import Iterator
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
+from theorysim.figure import save, style
 from theorysim.study.claim import Claim
 from theorysim.study.fingerprint import fingerprint
 from theorysim.study.load import Study, load
-from theorysim.study.style import save, style
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -130,14 +130,12 @@ def _draw(study: Study, data: "xr.DataTree", folder: Path) -> Iterator[str]:
 
 
 def _claims(study: Study, data: "xr.DataTree") -> list[Claim]:
-    claims = [
-        Claim(c.sentence, float(c.predicted), float(c.measured), float(c.tolerance), c.why) for c in study.claims(data)
-    ]
+    claims = list(study.claims(data))
     if not claims:
         raise ValueError(f"{study.path} claims nothing: a study states at least one checked number")
-    for claim in claims:
-        if not (math.isfinite(claim.tolerance) and claim.tolerance >= 0 and claim.why):
-            raise ValueError(f"the claim {claim.sentence!r} needs a finite tolerance and a reason for it: {claim}")
+    names = [claim.name for claim in claims]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"{study.path} has several claims named {', '.join(sorted(twice))}: rename all but one")
     return claims
 
 
@@ -148,7 +146,7 @@ def _record(study: Study, preset: str, claims: list[Claim], figures: list[str], 
         "summary": study.summary,
         "sources": study.sources,
         "preset": preset,
-        "claims": [{**claim._asdict(), "holds": claim.holds} for claim in claims],
+        "claims": [{**asdict(claim), "holds": claim.holds} for claim in claims],
         "figures": figures,
         **{name: attrs[name] for name in ("fingerprint", "theorysim", "jax", "jaxlib", "device", "x64")},
     }

@@ -62,11 +62,13 @@ def claims(data):
     mean, error = ts.study.mean_and_error(samples)
     deviations = ((mean - data["theory"]["variance"].isel(layer=-1)) / error).values
     yield ts.study.Claim(
+        "deep variance",
         f"variance of layer {DEPTH}: mean deviation of networks from theory, in standard errors",
         predicted=0,
         measured=deviations.mean(),
         tolerance=3 / np.sqrt(deviations.size),
         why=f"three standard errors of the mean of {deviations.size} deviations",
+        standard_error=1 / np.sqrt(deviations.size),
     )
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from theorysim.scaling.root import log_root, root
+from theorysim.root import log_root, root
 
 # Each with its only root in the bracket; Newton's method alone leaves it, cycles or creeps.
 HARD = {
