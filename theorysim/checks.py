@@ -7,6 +7,14 @@ import numpy as np
 from jax.core import Tracer
 
 
+class DataError(ValueError):
+    """A user's data cannot be used; the message names what is wrong, and the remedy."""
+
+
+class DataWarning(UserWarning):
+    """Work on a user's data goes on, and its result may not mean what it seems to."""
+
+
 def is_traced(value: Any) -> bool:
     """Whether the value is known only when the compiled program runs."""
     return isinstance(value, Tracer)

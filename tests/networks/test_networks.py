@@ -15,7 +15,7 @@ NETWORK = MLP(width=16, depth=2, activation=jnp.tanh, weight_var=1.5, bias_var=0
 PARAMS = jax.jit(NETWORK.init)(jax.random.key(2), X)
 
 
-def loss(params):
+def loss(params, _=None):
     return jnp.square(NETWORK.apply(params, X)[:, 0] - TARGETS).mean() / 2
 
 

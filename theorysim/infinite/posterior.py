@@ -162,7 +162,7 @@ def _factor(train: Float[Array, "n n"], noise_var: ScalarLike) -> Factor:
 
 
 def _square(factor: Factor, targets: Float[Array, " n"]) -> Float[Array, ""]:
-    """Y K^-1 y."""
+    """y K^-1 y."""
     return jnp.sum((factor.vectors.T @ targets) ** 2 / factor.values)
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from scipy.stats import qmc
 
 from theorysim.checks import require_float64
+from theorysim.scaling import schedule
 from theorysim.scaling.law import Law
 from theorysim.scaling.laws import LAWS
 from theorysim.scaling.minimise import Objective, Search, advance, begin, huber
@@ -212,6 +213,11 @@ def fit(
 
 def named(law: str) -> Law:
     """A law of the registry."""
+    if law in schedule.LAWS:
+        raise RunsError(
+            f"law={law!r} is a law of schedules: fit what schedule.law_of(schedule.LAWS[{law!r}], curves) makes of "
+            "curves, schedule.Curve(rates, steps, loss) for each run"
+        )
     if law not in LAWS:
         raise RunsError(f"law={law!r}: theorysim knows {', '.join(LAWS)}; or pass a Law of your own")
     return LAWS[law]

@@ -21,10 +21,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from theorysim.checks import is_traced
-from theorysim.infinite.mup.trajectory import Trajectory, covariance_root, total
+from theorysim.infinite.mup.solution import Solution, covariance_root, solution_of, total
+from theorysim.trajectory import Trajectory
 from theorysim.typing import Scalar
 
 HALF_CIRCLES = {1: 2, 2: 2**11, 3: 2**14, 4: 2**13}  # by the rank of the inputs
@@ -64,11 +65,11 @@ def solve(
     learning_rate: Scalar,
     steps: int,
     points: int | None,
-) -> tuple[Trajectory, Float[Array, " times"]]:
-    """A trajectory with the activation of `slopes` (left, right), and the error of its outputs, at each time.
+) -> Solution:
+    """The limit with the activation of `slopes` (left, right).
 
-    It is infinite where arcs were more than there was space for. Then they get more, unless that is not known under a
-    trace.
+    Where a half circle needs more arcs than it holds, all are solved again with more; under a trace that is not known,
+    and the error is infinite.
     """
     problem = jnp.asarray(slopes, inputs.dtype), inputs, targets, gamma0, learning_rate
 
@@ -78,11 +79,11 @@ def solve(
         return _solve(*problem, Directions(*[jnp.asarray(a, inputs.dtype) for a in law]), steps, space)
 
     first, *larger = (AMPLE,) if any(map(is_traced, problem)) else RATIOS
-    trajectory, error, full = run(first)
+    solution = run(first)
     for ratio in larger:
-        if full:
-            trajectory, error, full = run(ratio)
-    return trajectory, error
+        if not solution.converged:
+            solution = run(ratio)
+    return solution
 
 
 @partial(jax.jit, static_argnums=(6, 7))
@@ -95,7 +96,7 @@ def _solve(
     directions: Directions,
     steps: int,
     space: int,
-) -> tuple[Trajectory, Float[Array, " times"], Bool[Array, ""]]:
+) -> Solution:
     rank, count = min(inputs.shape), len(inputs)
     root = covariance_root(inputs)
     kernel, turned = root @ root.T, root @ _axes(root)
@@ -160,8 +161,9 @@ def _solve(
 
     features, gradients = (k[None] for k in total(kernels, *directions, arcs)[0])
     loss = jnp.square(targets[None, :] - outputs).mean(1) / 2
-    error, full = jnp.abs(of_half - outputs).max(1), (used > arcs.circle.shape[1]).any()
-    return Trajectory(loss, outputs, features, gradients), jnp.where(full, jnp.inf, error), full
+    # More arcs than there is space for: nothing is known.
+    of_half = jnp.where((used > arcs.circle.shape[1]).any(), jnp.inf, of_half)
+    return solution_of(Trajectory(loss, outputs, features, gradients), of_half, targets)
 
 
 def _at(points: Float[Array, "2 *ones arcs"], wave: Wave) -> Float[Array, "*fields arcs"]:
