@@ -112,11 +112,15 @@ def test_a_changed_module_is_seen_and_its_comments_are_not(tmp_path, monkeypatch
     monkeypatch.setattr("theorysim.study.fingerprint.ROOT", package)
     path = new.write("demo", tmp_path / "studies")
     before = fingerprint(path, 1)
-    edit(package / "infinite/phase.py", "    found = ", "    # a comment\n    found = ")
+    edit(package / "infinite/phase.py", "    low, high, crosses = ", "    # a comment\n    low, high, crosses = ")
     edit(package / "figure.py", '"savefig.dpi": 250', '"savefig.dpi": 300')
     edit(package / "study/gallery.py", '"""Four digits, short."""', '"""Four digits."""')
     assert fingerprint(path, 1) == before
-    edit(package / "infinite/phase.py", "jnp.maximum(root.value, 0.0)", "jnp.maximum(root.value, 1e-9)")
+    edit(
+        package / "infinite/phase.py",
+        "jnp.maximum(root(excess, low, high), 0.0)",
+        "jnp.maximum(root(excess, low, high), 1e-9)",
+    )
     assert fingerprint(path, 1) != before
 
 

@@ -18,12 +18,12 @@ from typing import NamedTuple, ParamSpec
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optimistix as optx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from theorysim.checks import require_correlation, require_nonnegative
 from theorysim.infinite.activation import Activation, angle
 from theorysim.quadrature import chebyshev, chebyshev_sum, gaussian_mean
+from theorysim.root import root
 from theorysim.typing import Scalar, ScalarLike, as_floats
 
 LARGEST = 40.0  # variance that is tabulated
@@ -63,25 +63,15 @@ def fixed_point(activation: Activation, weight_var: ScalarLike, bias_var: Scalar
     below 1e-13. Differentiable in both variances, by the implicit function theorem.
     """
     weight_var, bias_var = as_floats(weight_var, bias_var)
-    tolerance = _tolerance(weight_var)
     mean_squares = _mean_squares(activation, weight_var.dtype)
 
-    def residual(q, args):
-        mean_squares, weight_var, bias_var = args
+    def excess(q: Array) -> Array:
         return q - weight_var * _at(mean_squares, jnp.maximum(q, 0.0)) - bias_var
 
     grid = jnp.asarray(_unstretch(np.linspace(0, 1, 128)), weight_var.dtype)
-    rising = grid - weight_var * jax.vmap(lambda q: _at(mean_squares, q))(grid) - bias_var
-    rising = rising.at[0].set(0.0)  # V(0) >= 0, to rounding
-    crosses = (rising[:-1] <= 0) & (rising[1:] > 0)
-    first = jnp.argmax(crosses)
-    # flip=False: the residual rises. (To detect that would raise where there is no root, instead of NaN.)
-    solver = optx.Bisection(rtol=tolerance, atol=tolerance, flip=False)
-    bracket = {"lower": grid[first], "upper": grid[first + 1]}
-    args = (mean_squares, weight_var, bias_var)
-    root = optx.root_find(residual, solver, grid[first + 1], args, options=bracket, max_steps=100, throw=False)
-    found = crosses.any() & (root.result == optx.RESULTS.successful)
-    return jnp.where(found, jnp.maximum(root.value, 0.0), jnp.nan)
+    rising = jax.vmap(excess)(grid).at[0].set(0.0)  # V(0) >= 0, to rounding
+    low, high, crosses = _first_crossing(grid, rising > 0)
+    return jnp.where(crosses, jnp.maximum(root(excess, low, high), 0.0), jnp.nan)
 
 
 @_checked
@@ -118,22 +108,14 @@ def fixed_correlation(activation: Activation, q: ScalarLike, weight_var: ScalarL
     away from 0, where the table takes a second. NaN beyond 40.
     """
     q, weight_var = as_floats(q, weight_var)
-    settled = jnp.where(q > 0, q, 1.0)
-    tolerance = _tolerance(q)
-    gap = _in_angle(_table(activation, q.dtype).gap, settled)
-
-    def residual(a, args):
-        gap, weight_var = args
-        return 1 - weight_var * _at_angle(gap, a)
-
+    gap = _in_angle(_table(activation, q.dtype).gap, jnp.where(q > 0, q, 1.0))
+    largest = _at_angle(gap, jnp.zeros_like(q))
+    chaotic = (q > 0) & (weight_var * largest > 1)
+    # In the ordered phase there is no such root; a number in its place keeps NaN out of derivatives.
+    weight_var = jnp.where(chaotic, weight_var, 2 / largest)
     # c* >= 0, since C(0) is.
-    solver = optx.Bisection(rtol=tolerance, atol=tolerance, flip=False)
-    bracket = {"lower": jnp.zeros_like(q), "upper": jnp.full_like(q, 0.51 * np.pi)}
-    args = (gap, weight_var)
-    root = optx.root_find(residual, solver, jnp.ones_like(q), args, options=bracket, max_steps=200, throw=False)
-    chaotic = (q > 0) & (weight_var * _at_angle(gap, jnp.zeros_like(q)) > 1)
-    found = jnp.where(root.result == optx.RESULTS.successful, jnp.cos(root.value), jnp.nan)
-    return jnp.where(q <= LARGEST, jnp.where(chaotic, found, 1.0), jnp.nan)
+    angle_found = root(lambda a: 1 - weight_var * _at_angle(gap, a), jnp.zeros_like(q), jnp.full_like(q, 0.51 * np.pi))
+    return jnp.where(q <= LARGEST, jnp.where(chaotic, jnp.cos(angle_found), 1.0), jnp.nan)
 
 
 @_checked
@@ -177,22 +159,23 @@ def critical_weight_var(activation: Activation, bias_var: ScalarLike) -> Scalar:
     taken. Differentiable in bias_var.
     """
     (bias_var,) = as_floats(bias_var)
-    tolerance = _tolerance(bias_var)
 
-    def residual(log_q, bias_var):
+    def excess(log_q: Array) -> Array:
         q = jnp.exp(log_q)
         ratio = _mean_square(activation, activation.fn, q) / _mean_square(activation, activation.derivative, q)
         return q - ratio - bias_var
 
     grid = jnp.asarray(np.linspace(np.log(1e-6), np.log(25.0), 128), bias_var.dtype)
-    rises = jax.vmap(lambda log_q: residual(log_q, jnp.zeros_like(bias_var)))(grid) > bias_var
-    crosses = ~rises[:-1] & rises[1:]
+    low, high, crosses = _first_crossing(grid, jax.vmap(excess)(grid) > 0)
+    q = jnp.exp(root(excess, low, high))
+    return jnp.where(crosses, 1 / _mean_square(activation, activation.derivative, q), jnp.nan)
+
+
+def _first_crossing(grid: Float[Array, " grid"], above: Bool[Array, " grid"]) -> tuple[Scalar, Scalar, Bool[Array, ""]]:
+    """The first two neighbours on the grid of which only the second is above; whether there are any."""
+    crosses = ~above[:-1] & above[1:]
     first = jnp.argmax(crosses)
-    solver = optx.Bisection(rtol=tolerance, atol=tolerance, flip=False)
-    bracket = {"lower": grid[first], "upper": grid[first + 1]}
-    root = optx.root_find(residual, solver, grid[first], bias_var, options=bracket, max_steps=200, throw=False)
-    inside = crosses.any() & (root.result == optx.RESULTS.successful)
-    return jnp.where(inside, 1 / _mean_square(activation, activation.derivative, jnp.exp(root.value)), jnp.nan)
+    return grid[first], grid[first + 1], crosses.any()
 
 
 def _length(rate: Scalar) -> Scalar:
@@ -203,11 +186,6 @@ def _length(rate: Scalar) -> Scalar:
 def _mean_square(activation: Activation, fn, q: ScalarLike) -> Scalar:
     (q,) = as_floats(q)
     return gaussian_mean(lambda x: fn(x) ** 2, q, activation.kinks)
-
-
-def _tolerance(x: Scalar) -> float:
-    """64 times the rounding of the dtype: about 1e-14 in float64, 1e-5 in float32."""
-    return 64 * float(jnp.finfo(x.dtype).eps)
 
 
 # Tables: functions of the variance are entire on the scale of asinh(sqrt(q)), and even in it. They depend on the

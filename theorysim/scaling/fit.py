@@ -15,7 +15,7 @@ from theorysim.checks import require_float64
 from theorysim.scaling import schedule
 from theorysim.scaling.law import Law
 from theorysim.scaling.laws import LAWS
-from theorysim.scaling.minimise import Objective, Search, advance, begin, huber
+from theorysim.scaling.minimise import Objective, Residuals, Search, advance, begin, huber
 from theorysim.scaling.runs import (
     RunsError,
     RunsWarning,
@@ -74,16 +74,10 @@ class Problem:
     def advance(self, search: Search, weights: Float[Array, " runs"], iterations: int) -> Search:
         """A search, so many iterations on."""
         low, high = self.law.box()
-        return advance(
-            self.log_prediction,
-            search,
-            self.log_loss,
-            weights,
-            self.objective,
-            free=self.free,
-            reach=(high - low) / 2,
-            iterations=iterations,
+        residuals = Residuals(
+            self.log_prediction, self.log_loss, weights, self.objective, free=self.free, reach=(high - low) / 2
         )
+        return advance(residuals, search, iterations=iterations)
 
 
 jax.tree_util.register_dataclass(

@@ -10,7 +10,7 @@ long spectra to jitted functions as arguments: what they close over, XLA tries t
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 
 from theorysim.checks import is_traced, require_finite, require_nonnegative, require_positive
 from theorysim.root import root
+from theorysim.scaling.likelihood import maximise
 from theorysim.typing import Scalar, ScalarLike
 
 
@@ -298,18 +299,20 @@ def predicted_exponent(spectrum: Spectrum, first: int, last: int) -> Decay:
 
 
 def _gamma_line(x: Array, values: Array) -> Decay:
-    """Newton's method for the convex sum of log mean + value / mean, from the line through the logarithms."""
+    """The line that maximises minus the sum of log mean + value / mean, from the one through the logarithms."""
     design = jnp.stack([jnp.ones_like(x), x - x.mean()], 1)
     inverse = jnp.linalg.inv(design.T @ design)
-    smallest = jnp.finfo(values.dtype).tiny
-    start = inverse @ (design.T @ jnp.log(jnp.maximum(values, smallest)))
 
-    def step(_: Any, line: Array) -> Array:
-        ratio = values * jnp.exp(-design @ line)
-        hessian = design.T @ (ratio[:, None] * design)
-        return line - jnp.linalg.solve(hessian, design.T @ (1 - ratio))
+    def log_likelihood(line: Array) -> Scalar:
+        return -jnp.sum(design @ line + values * jnp.exp(-design @ line))
 
-    line = jax.lax.fori_loop(0, 40, step, start)
+    def information(line: Array) -> Array:
+        return design.T @ ((values * jnp.exp(-design @ line))[:, None] * design)
+
+    start = inverse @ (design.T @ jnp.log(jnp.maximum(values, jnp.finfo(values.dtype).tiny)))
+    line = jax.lax.stop_gradient(maximise(log_likelihood, information, jax.lax.stop_gradient(start)).point)
+    # One more step, which moves nothing, carries the derivatives by the implicit function theorem.
+    line = line + jnp.linalg.solve(information(line), jax.grad(log_likelihood)(line))
     scatter = jnp.square(values * jnp.exp(-design @ line) - 1).sum() / (len(x) - 2)
     return Decay(-line[1], jnp.sqrt(scatter * inverse[1, 1]))
 

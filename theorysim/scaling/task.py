@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from theorysim.checks import is_traced, require_finite, require_positive
+from theorysim.scaling.likelihood import maximise
 from theorysim.typing import Numbers, Scalar, ScalarLike, as_floats
 
 NODES = np.arange(-180, 181)  # of the trapezoid rule over log x, a quarter apart: its error is exp(-39)
@@ -152,32 +153,13 @@ def _fit_task(n: Array, successes: Array, draws: Array, free: Array) -> TaskFit:
         size = jnp.exp(design @ point)
         return design.T @ ((draws * jnp.square(size) / jnp.expm1(size))[:, None] * design) + jnp.diag(1 - free)
 
-    halvings, epsilon = 2.0 ** -jnp.arange(12), jnp.finfo(n.dtype).eps
-
-    def step(state: tuple) -> tuple:
-        point, value, _, count = state
-        move = jnp.linalg.solve(information(point), jax.grad(log_likelihood)(point))
-        trials = point[None] + halvings.astype(point.dtype)[:, None] * move[None]
-        values = jax.vmap(log_likelihood)(trials)
-        best = jnp.argmax(jnp.where(jnp.isfinite(values), values, -jnp.inf))
-        gain = jax.grad(log_likelihood)(point) @ move
-        # Near the maximum, the likelihood cannot tell points apart that the gradient still can.
-        near = gain < jnp.sqrt(epsilon)
-        best = jnp.where(near, 0, best)
-        better = near | (values[best] > value)
-        return jnp.where(better, trials[best], point), jnp.where(better, values[best], value), gain, count + 1
-
     # Half a success more keeps the start finite where there was none, or no failure.
     start_size = -jnp.log((successes + 0.25) / (draws + 0.5))
     weight = jnp.minimum(successes, failures) + 0.1
     start = jnp.linalg.solve(
         design.T @ (weight[:, None] * design) + jnp.diag(1 - free), design.T @ (weight * jnp.log(start_size))
     )
-    point, value, gain, _ = jax.lax.while_loop(
-        lambda state: (state[2] > 50 * epsilon) & (state[3] < 100),
-        step,
-        (start, log_likelihood(start), jnp.asarray(jnp.inf, n.dtype), 0),
-    )
+    point, value, converged = maximise(log_likelihood, information, start)
     covariance = jnp.linalg.inv(information(point)) * jnp.outer(free, free)
     return TaskFit(
         c=jnp.exp(point[0] + point[1] * log_n.mean()),
@@ -187,7 +169,7 @@ def _fit_task(n: Array, successes: Array, draws: Array, free: Array) -> TaskFit:
         centre=jnp.exp(log_n.mean()),
         covariance=covariance,
         log_likelihood=value,
-        converged=(gain <= 50 * epsilon) & (failures.sum() > 0) & (successes.sum() > 0),
+        converged=converged & (failures.sum() > 0) & (successes.sum() > 0),
     )
 
 

@@ -102,20 +102,6 @@ def _solve(
     kernel, turned = root @ root.T, root @ _axes(root)
     rate = learning_rate * gamma0 / count
 
-    def initial(points, circle):
-        direction = points[:, circle]
-        along_axis = jnp.broadcast_to(turned[:, :1], (count, len(circle)))
-        z = direction[-1]
-        return jnp.stack([along_axis, turned[:, 1:] @ direction[:-1]]), jnp.stack([jnp.zeros_like(z), z])
-
-    def quarters(points):
-        """Each half circle as two arcs: an arc shorter than pi has at most one zero of each h."""
-        number = jnp.arange(points.shape[1] * space)
-        ends = jnp.array([[1, 0, -1, -1], [0, 1, 0, 0]], inputs.dtype)
-        left = jnp.where(number < 2 * points.shape[1], number % 2, 2)
-        circle = jnp.minimum(number // 2, points.shape[1] - 1)
-        return Arcs(circle, ends[:, left], ends[:, left + 1], *initial(points, circle))
-
     def fields(arcs):
         slope = jnp.where(_at((arcs.left + arcs.right)[:, None], arcs.h) > 0, slopes[1], slopes[0])
         return slope[None] * arcs.h, slope[None] * arcs.z[:, None]
@@ -131,7 +117,7 @@ def _solve(
         return weights[:, arcs.circle] @ means.T / gamma0
 
     def first(points, weights):
-        arcs, new = _cut(quarters(points))
+        arcs, new = _cut(_quarters(turned, points, space))
         return output(arcs, weights), (arcs, 2 * points.shape[1] + new)
 
     def step(carry, _):
@@ -154,7 +140,7 @@ def _solve(
         def histories(arcs, error):
             return moved(arcs, error), fields(arcs)
 
-        h, z = initial(points, arcs.circle)
+        h, z = _initial(turned, points, arcs.circle)
         _, waves = jax.lax.scan(histories, arcs._replace(h=h, z=z), targets[None, :] - outputs)
         moments = weights[0, arcs.circle][None, None] * _moments(arcs, rank)
         return [_products(wave, moments) for wave in waves], None
@@ -164,6 +150,23 @@ def _solve(
     # More arcs than there is space for: nothing is known.
     of_half = jnp.where((used > arcs.circle.shape[1]).any(), jnp.inf, of_half)
     return solution_of(Trajectory(loss, outputs, features, gradients), of_half, targets)
+
+
+def _initial(turned: Float[Array, "inputs rank"], points: Array, circle: Int[Array, " arcs"]) -> tuple[Array, Array]:
+    """The waves of h and z on each arc's half circle: h along the axis and the direction, z along the direction."""
+    direction = points[:, circle]
+    along_axis = jnp.broadcast_to(turned[:, :1], (len(turned), len(circle)))
+    z = direction[-1]
+    return jnp.stack([along_axis, turned[:, 1:] @ direction[:-1]]), jnp.stack([jnp.zeros_like(z), z])
+
+
+def _quarters(turned: Float[Array, "inputs rank"], points: Array, space: int) -> Arcs:
+    """Each half circle as two arcs: an arc shorter than pi has at most one zero of each h."""
+    number = jnp.arange(points.shape[1] * space)
+    ends = jnp.array([[1, 0, -1, -1], [0, 1, 0, 0]], turned.dtype)
+    left = jnp.where(number < 2 * points.shape[1], number % 2, 2)
+    circle = jnp.minimum(number // 2, points.shape[1] - 1)
+    return Arcs(circle, ends[:, left], ends[:, left + 1], *_initial(turned, points, circle))
 
 
 def _at(points: Float[Array, "2 *ones arcs"], wave: Wave) -> Float[Array, "*fields arcs"]:
