@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from theorysim.checks import require_count
 from theorysim.typing import ScalarLike, as_floats
 
 
@@ -52,8 +53,7 @@ def integrable(depth: int) -> Parametrisation:
 
 
 def _named(depth: int, a: tuple, b: tuple, c: ScalarLike) -> Parametrisation:
-    if depth < 1:
-        raise ValueError(f"depth={depth}: give at least one hidden layer")
+    require_count(depth=depth)
 
     def layers(exponents: tuple) -> Array:
         first, inner, last = exponents

@@ -78,6 +78,17 @@ def hermite_coefficients(fn: Function, variance: Scalar, degree: int) -> Float[A
     return polynomials @ fn(jnp.sqrt(variance) * nodes)
 
 
+def hermite_tails(fn: Function, degrees: tuple[int, ...]) -> list[float]:
+    """The shares of E fn(z)^2 beyond so many Hermite coefficients (Parseval), of a function that is not traced.
+
+    Where the p-th derivative jumps they fall like degree^-(p + 1/2); of an analytic function exponentially.
+    """
+    with jax.ensure_compile_time_eval():
+        values = np.asarray(fn(jnp.asarray(NODES)), float)
+    powers = np.cumsum((_weighted_hermite(max(degrees)) @ values) ** 2)
+    return [float(1 - powers[degree - 1] / (values**2 @ WEIGHTS)) for degree in degrees]
+
+
 @cache
 def _weighted_hermite(degree: int) -> np.ndarray:
     """h_j(z) w(z) at the nodes, by the recursion of the orthonormal polynomials; shape (degree, nodes)."""

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from theorysim.checks import require_one_of
 from theorysim.typing import Scalar, ScalarLike, as_floats
 
 ROLES = ("input", "hidden", "readout", "bias", "fixed")
@@ -39,9 +40,8 @@ def transfer(role: str, ratio: ScalarLike, *, optimizer: str) -> Scaling:
 
     **Raises:** `ValueError` for an unknown `role`, and for an `optimizer` other than "sgd" and "adam".
     """
-    for what, value, known in (("role", role, ROLES), ("optimizer", optimizer, ("sgd", "adam"))):
-        if value not in known:
-            raise ValueError(f"{what}={value!r}: give one of {', '.join(known)}")
+    require_one_of(ROLES, role=role)
+    require_one_of(("sgd", "adam"), optimizer=optimizer)
     vector_like = role in ("input", "readout", "bias")
     rate = {"sgd": 1.0 if vector_like else 0.0, "adam": -1.0 if role == "hidden" else 0.0}[optimizer]
     std, multiplier = -0.5 if role == "hidden" else 0.0, -1.0 if role == "readout" else 0.0

@@ -144,7 +144,7 @@ def test_transfer_is_traced_in_the_ratio():
 
 
 def test_bad_input_is_named():
-    with pytest.raises(ValueError, match=r"depth=0: give at least one hidden layer"):
+    with pytest.raises(ValueError, match=r"depth=0: give a whole number >= 1"):
         abc.mup(0)
     with pytest.raises(ValueError, match=r"a has shape \(3,\), b \(2,\), c \(\): give \(layers,\), \(layers,\) and"):
         abc.regime(abc.Parametrisation(jnp.zeros(3), jnp.zeros(2), 0.0))

@@ -196,7 +196,7 @@ def test_an_activation_without_second_moment_is_refused():
         Activation("bell", lambda x: jnp.exp(x**2 / 3))
     with pytest.raises(ValueError, match="'log' has no finite second moment"):
         Activation("log", lambda x: jnp.log(jnp.maximum(x, 0.0)))
-    with pytest.raises(ValueError, match="degree=-1: give a degree >= 0"):
+    with pytest.raises(ValueError, match="degree=-1: give a whole number >= 0"):
         infinite.hermite(-1)
 
 

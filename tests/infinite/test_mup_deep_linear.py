@@ -113,7 +113,7 @@ def test_finite_networks_converge_like_one_over_width():
 def test_small_gamma0_is_the_tangent_kernel(depth):
     kernel = (depth + 1) * X @ X.T / 3
     modes = dynamics.modes(kernel)
-    lazy = jax.vmap(lambda t: dynamics.response(modes, kernel, step=t, learning_rate=0.2) @ Y)(jnp.arange(9))
+    lazy = jax.vmap(lambda t: dynamics.response(modes, kernel, steps=t, learning_rate=0.2) @ Y)(jnp.arange(9))
     errors = [
         jnp.abs(mup.deep_linear(X, Y, depth=depth, gamma0=g, learning_rate=0.2, steps=8).value.outputs - lazy).max()
         for g in (0.01, 0.02)

@@ -57,7 +57,7 @@ def identity(h):
 def test_small_gamma0_is_the_tangent_kernel():
     kernel = jax.jit(lambda: fully_connected(tanh, X, X, depth=2, weight_var=1.0, bias_var=0.0).ntk)()
     modes = dynamics.modes(kernel)
-    lazy = jax.vmap(lambda t: dynamics.response(modes, kernel, step=t, learning_rate=0.3) @ Y)(jnp.arange(5))
+    lazy = jax.vmap(lambda t: dynamics.response(modes, kernel, steps=t, learning_rate=0.3) @ Y)(jnp.arange(5))
     estimate = mup.dmft(jnp.tanh, X, Y, depth=2, gamma0=0.01, **SMALL)
     error = estimate.error.outputs
     np.testing.assert_array_equal(estimate.value.outputs[0], 0)

@@ -142,7 +142,7 @@ def test_identity_is_the_linear_algebra():
 def test_small_gamma0_is_the_tangent_kernel():
     kernel = fully_connected(tanh, X, X, depth=1, weight_var=1.0, bias_var=0.0).ntk
     modes = dynamics.modes(kernel)
-    lazy = jax.vmap(lambda t: dynamics.response(modes, kernel, step=t, learning_rate=0.3) @ Y)(jnp.arange(17))
+    lazy = jax.vmap(lambda t: dynamics.response(modes, kernel, steps=t, learning_rate=0.3) @ Y)(jnp.arange(17))
     errors = [
         jnp.abs(trajectory(jnp.tanh, X, Y, **{**TRAINING, "gamma0": gamma0}).outputs - lazy).max()
         for gamma0 in (0.01, 0.02)

@@ -81,7 +81,7 @@ def test_propagation_keeps_the_inputs_apart_by_their_correlation():
     """First layer: mean over 2000 networks of width 50, three standard errors and 1 / width."""
     keys = jax.random.split(jax.random.key(4), 2000)
     options = {"width": 50, "depth": 1, "variance": 2.0, "correlation": -0.4}
-    moments = jax.jit(jax.vmap(lambda key: propagate(erf, 1.3, 0.0, key=key, **options)))(keys)
+    moments = jax.jit(jax.vmap(lambda key: propagate(erf, weight_var=1.3, bias_var=0.0, key=key, **options)))(keys)
     q = 1.3 * 2 / np.pi * np.arcsin(4 / 5)
     c = 1.3 * 2 / np.pi * np.arcsin(-1.6 / 5) / q
     np.testing.assert_allclose(moments.variance.mean(), q, atol=3 * float(moments.variance.std()) / np.sqrt(2000))

@@ -41,7 +41,7 @@ def test_the_parameters_are_those_of_the_family(fitted):
     rows = fitted.table()
     assert (rows["low"] < rows["estimate"]).all()
     assert (rows["estimate"] < rows["high"]).all()
-    np.testing.assert_allclose(rows.loc["n* ~ C^", "estimate"], sc.exponent(fitted.parameters))
+    np.testing.assert_allclose(rows.loc["n* ~ C^", "estimate"], sc.frontier_exponent(fitted.parameters))
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])

@@ -133,7 +133,7 @@ def test_the_law_is_in_the_registry():
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match=r"false_positive=1\.2: give a probability in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"false_positive=1\.2: give a value in \[0, 1\]"):
         verifier.resample(0.5, 1.0, 1.2, 3.0)
     with pytest.raises(ValueError, match=r"draws=-1\.0: give a value >= 0"):
         verifier.resample(0.5, 1.0, 0.2, -1.0)

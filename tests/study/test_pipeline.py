@@ -99,7 +99,7 @@ def test_a_study_depends_on_the_modules_it_names_and_theirs(tmp_path):
     sweep_only = names("import theorysim as ts\nts.sweep(f, ts.Grid(x=[1.0]))")
     assert {"__init__.py", "doctor.py", "engine/sweep.py", "engine/output.py"} <= sweep_only
     assert not any(name.startswith(("infinite", "networks", "study")) for name in sweep_only)
-    phase = names("import theorysim as ts\nts.infinite.phase.slope(f, 1.0, 2.0)")
+    phase = names("import theorysim as ts\nts.infinite.phase.chi(f, 1.0, 2.0)")
     assert {"infinite/phase.py", "quadrature.py", "typing.py"} <= phase
     assert not any(name.startswith(("networks", "engine")) for name in phase)
     assert "networks/mlp.py" in names("from theorysim.networks import MLP")

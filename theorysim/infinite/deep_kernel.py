@@ -28,8 +28,8 @@ import optax
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Bool, Float, Int
 
-from theorysim.checks import require_finite, require_float64, require_nonnegative, require_positive
-from theorysim.infinite.activation import Activation, deficit_of
+from theorysim.checks import require_count, require_finite, require_float64, require_nonnegative, require_positive
+from theorysim.infinite.activation import Activation, as_activation, deficit_of
 from theorysim.infinite.covariance import Covariance, activate
 from theorysim.typing import Scalar, ScalarLike
 
@@ -93,8 +93,7 @@ def fit(
     **Raises:** `ValueError` for less than float64, values that are not finite, `noise_var` or `nu` <= 0, a negative
     variance, and a depth below 1.
     """
-    if depth < 1:
-        raise ValueError(f"depth={depth}: give at least one hidden layer")
+    require_count(depth=depth)
     require_float64("the search over Cholesky factors", x=x, targets=targets)
     require_finite(x=x, targets=targets)
     require_positive(nu=nu, noise_var=noise_var, weight_var=weight_var)

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from theorysim.checks import is_traced, require_finite, require_positive
+from theorysim.checks import require_count, require_finite, require_in, require_positive
 from theorysim.infinite.activation import Activation, angle, hermite
 from theorysim.infinite.covariance import of_inputs
 from theorysim.quadrature import chebyshev_sum, gaussian_mean, hermite_coefficients
@@ -97,8 +97,7 @@ def activation_of(alpha: float | int) -> Activation:
     **Raises:** `ValueError` for an alpha that is not in [0.2, 60]: its polynomial would have a degree above 16, or a
     first coefficient of no weight.
     """
-    if not 0.2 <= alpha <= 60:
-        raise ValueError(f"alpha={alpha}: give an exponent in [0.2, 60]")
+    require_in(0.2, 60, alpha=alpha)
     first = 2 ** (-alpha / 2)
     rest = -math.expm1(-alpha / 2 * math.log(2))
     degree = (1 + rest) / rest  # the mean over the rest: first + rest degree = 2
@@ -124,8 +123,7 @@ def koenigs(activation: Activation, deficit: Float[Array, "..."]) -> Float[Array
     deficit outside of [0, 2].
     """
     _series(activation)
-    if not is_traced(deficit) and not ((np.asarray(deficit) >= 0) & (np.asarray(deficit) <= 2)).all():
-        raise ValueError(f"deficit={deficit}: give 1 - z with a cosine z, in [0, 2]")
+    require_in(0, 2, deficit=deficit)
     return _koenigs(activation, jnp.asarray(deficit))
 
 
@@ -133,7 +131,7 @@ def kernel(
     activation: Activation, x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"] | None = None
 ) -> Float[Array, "n1 n2"]:
     """Kappa between the directions of inputs; infinite where they are the same. `x2=None` is x1 again."""
-    require_finite(x1=x1, **({} if x2 is None else {"x2": x2}))
+    require_finite(x1=x1, x2=x2)
     return koenigs(activation, of_inputs(x1, x2).deficit)
 
 
@@ -149,8 +147,7 @@ def deep(activation: Activation, deficit: Float[Array, "..."], *, depth: int) ->
 
     Their errors fall like a_1^(2 depth) and 1 / depth, once depth is above 1 / (1 - z).
     """
-    if depth < 0:
-        raise ValueError(f"depth={depth}: give a whole number >= 0")
+    require_count(least=0, depth=depth)
     return _deep(activation, jnp.asarray(deficit), depth)
 
 

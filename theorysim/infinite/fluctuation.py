@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from theorysim.checks import require_finite, require_nonnegative
+from theorysim.checks import require_count, require_finite, require_nonnegative
 from theorysim.typing import ScalarLike
 
 NODES = np.linspace(-7, 7, 57)  # of a trapezoid rule in both variables: covariances need few digits
@@ -24,7 +24,7 @@ WEIGHTS = np.exp(-(NODES**2) / 2) / np.exp(-(NODES**2) / 2).sum()
 
 
 def nngp_variance(
-    activation: Callable[[Array], Array],
+    activation: Activation | Callable[[Array], Array],
     x: Float[Array, "n d"],
     *,
     depth: int,
@@ -39,14 +39,13 @@ def nngp_variance(
 
     **Raises:** `ValueError` for inputs that are not finite, a negative variance, and a depth below 1.
     """
-    if depth < 1:
-        raise ValueError(f"depth={depth}: give at least one hidden layer")
+    require_count(depth=depth)
     require_finite(x=x)
     require_nonnegative(weight_var=weight_var, bias_var=bias_var)
     first, second = np.triu_indices(len(x), 1)
     covariance = weight_var * x @ x.T / x.shape[1] + bias_var
     kappas = jnp.stack([covariance[first, first], covariance[first, second], covariance[second, second]], 1)
-    step = partial(_layer, activation, weight_var, bias_var)
+    step = partial(_layer, as_activation(activation), weight_var, bias_var)
 
     def pair(kappa):
         return jax.lax.fori_loop(0, depth, step, (kappa, jnp.zeros((3, 3), x.dtype)))[1]

@@ -14,8 +14,8 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, PartitionSpec
 from jaxtyping import Array, Float
 
-from theorysim.checks import is_traced, require_finite, require_nonnegative
-from theorysim.infinite.activation import Activation
+from theorysim.checks import is_traced, require_count, require_finite, require_nonnegative
+from theorysim.infinite.activation import Activation, as_activation
 from theorysim.infinite.covariance import Covariance, activate, constant_like, of_inputs, outer, total
 from theorysim.typing import ScalarLike
 
@@ -35,7 +35,7 @@ class Kernels(NamedTuple):
 
 
 def fully_connected(
-    activation: Activation,
+    activation: Activation | Callable[[Array], Array],
     x1: Float[Array, "n1 d"],
     x2: Float[Array, "n2 _"] | None = None,
     *,
@@ -80,6 +80,7 @@ def fully_connected(
     another number than layers, a standard parametrisation without a width, `biases` without it, and `normalised` inputs
     of unequal norm.
     """
+    activation = as_activation(activation)
     _check(x1, x2, depth, weight_var, bias_var, parametrisation, width, biases, normalised)
     layers = int(depth) if isinstance(depth, int | np.integer) else None
     return _propagate(
@@ -178,8 +179,7 @@ def by_rows(
 
     **Returns:** the arrays of `fn`, with n as their first axis.
     """
-    if rows < 1:
-        raise ValueError(f"rows={rows}: give at least 1")
+    require_count(rows=rows)
     devices = jax.devices()[:1] if devices is None else list(devices)
     blocks = -(-len(x) // rows)
     blocks = -(-blocks // len(devices)) * len(devices)
@@ -200,7 +200,7 @@ def _of_layer(values: PerLayer, layer: ScalarLike, x: Array) -> Array:
 def _check(x1, x2, depth, weight_var, bias_var, parametrisation, width, biases, normalised) -> None:
     if x2 is not None and x1.shape[1] != x2.shape[1]:
         raise ValueError(f"x1 has shape {x1.shape}, x2 {x2.shape}: give inputs of one dimension")
-    require_finite(x1=x1, **({} if x2 is None else {"x2": x2}))
+    require_finite(x1=x1, x2=x2)
     require_nonnegative(depth=depth, weight_var=weight_var, bias_var=bias_var)
     layers = None if is_traced(depth) else int(depth)
     for name, values, wanted in (("weight_var", weight_var, 1), ("bias_var", bias_var, 1), ("width", width, 0)):

@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from theorysim.checks import require_correlation, require_nonnegative
-from theorysim.infinite.activation import Activation, angle
+from theorysim.infinite.activation import Activation, angle, as_activation
 from theorysim.quadrature import chebyshev, chebyshev_sum, gaussian_mean
 from theorysim.root import root
 from theorysim.typing import Scalar, ScalarLike, as_floats
@@ -38,16 +38,18 @@ def _checked(fn: Callable[P, Scalar]) -> Callable[P, Scalar]:
 
     @wraps(fn)
     def checked(*args: P.args, **kwargs: P.kwargs) -> Scalar:
-        given = signature.bind(*args, **kwargs).arguments
+        bound = signature.bind(*args, **kwargs)
+        given = bound.arguments
+        given["activation"] = as_activation(given["activation"])
         require_nonnegative(**{name: given[name] for name in ("q", "weight_var", "bias_var") if name in given})
         require_correlation(**{name: given[name] for name in ("c",) if name in given})
-        return jitted(*args, **kwargs)
+        return jitted(*bound.args, **bound.kwargs)
 
     return checked
 
 
 @_checked
-def variance_map(activation: Activation, q: ScalarLike, weight_var: ScalarLike, bias_var: ScalarLike) -> Scalar:
+def variance_map(activation: Activation, q: ScalarLike, *, weight_var: ScalarLike, bias_var: ScalarLike) -> Scalar:
     """V(q): the variance of the next layer's preactivations (arXiv:1606.05340, eq. 3).
 
     By quadrature: for tanh and erf, relative error below 1e-13 up to q = 35.
@@ -56,7 +58,7 @@ def variance_map(activation: Activation, q: ScalarLike, weight_var: ScalarLike, 
 
 
 @_checked
-def fixed_point(activation: Activation, weight_var: ScalarLike, bias_var: ScalarLike) -> Scalar:
+def fixed_point(activation: Activation, *, weight_var: ScalarLike, bias_var: ScalarLike) -> Scalar:
     """q* = V(q*), the smallest variance that deep layers settle at; NaN where there is none up to 40.
 
     V crosses the diagonal downwards there. From a table of V, shared by all points of a grid: for tanh and erf, error
@@ -75,8 +77,8 @@ def fixed_point(activation: Activation, weight_var: ScalarLike, bias_var: Scalar
 
 
 @_checked
-def slope(activation: Activation, q: ScalarLike, weight_var: ScalarLike) -> Scalar:
-    """Chi = weight_var E[phi'(sqrt(q) z)^2]: above 1 in the chaotic phase (arXiv:1606.05340, eq. 6).
+def chi(activation: Activation, q: ScalarLike, *, weight_var: ScalarLike) -> Scalar:
+    """chi = weight_var E[phi'(sqrt(q) z)^2]: above 1 in the chaotic phase (arXiv:1606.05340, eq. 6).
 
     Also the factor by which a layer multiplies the mean square of a gradient (arXiv:1611.01232, section 4). By
     quadrature: for tanh, relative error below 1e-12 up to q = 25.
@@ -86,7 +88,7 @@ def slope(activation: Activation, q: ScalarLike, weight_var: ScalarLike) -> Scal
 
 @_checked
 def correlation_map(
-    activation: Activation, c: ScalarLike, q: ScalarLike, weight_var: ScalarLike, bias_var: ScalarLike
+    activation: Activation, c: ScalarLike, q: ScalarLike, *, weight_var: ScalarLike, bias_var: ScalarLike
 ) -> Scalar:
     """C(c): the correlation in the next layer, where the variance has settled at q > 0 (arXiv:1606.05340).
 
@@ -99,7 +101,7 @@ def correlation_map(
 
 
 @_checked
-def fixed_correlation(activation: Activation, q: ScalarLike, weight_var: ScalarLike) -> Scalar:
+def fixed_correlation(activation: Activation, q: ScalarLike, *, weight_var: ScalarLike) -> Scalar:
     """c* = C(c*), the correlation that two inputs settle at: 1 in the ordered phase, below 1 in the chaotic.
 
     C(c) = 1 is always a root at c = 1. It is divided out: with gap = (T(1) - T(c)) / (q (1 - c)), the other root is
@@ -119,8 +121,8 @@ def fixed_correlation(activation: Activation, q: ScalarLike, weight_var: ScalarL
 
 
 @_checked
-def correlation_length(activation: Activation, q: ScalarLike, c: ScalarLike, weight_var: ScalarLike) -> Scalar:
-    """Xi = -1 / log C'(c*), in layers: how deep a difference of inputs is still seen (arXiv:1611.01232, eq. 9).
+def correlation_length(activation: Activation, q: ScalarLike, c: ScalarLike, *, weight_var: ScalarLike) -> Scalar:
+    """xi = -1 / log C'(c*), in layers: how deep a difference of inputs is still seen (arXiv:1611.01232, eq. 9).
 
     Infinite on the critical line, and rising to it from both sides.
     """
@@ -130,29 +132,29 @@ def correlation_length(activation: Activation, q: ScalarLike, c: ScalarLike, wei
 
 
 @_checked
-def variance_length(activation: Activation, q: ScalarLike, weight_var: ScalarLike) -> Scalar:
+def variance_length(activation: Activation, q: ScalarLike, *, weight_var: ScalarLike) -> Scalar:
     """-1 / log V'(q*), in layers: how fast a variance settles (arXiv:1611.01232, eq. 7).
 
     V' = weight_var E[phi'^2 + phi phi'']. Shorter than the correlation length, but in linear networks.
     """
     q, weight_var = as_floats(q, weight_var)
-    return _length(jax.grad(lambda q: variance_map(activation, q, weight_var, 0.0))(q))
+    return _length(jax.grad(lambda q: variance_map(activation, q, weight_var=weight_var, bias_var=0.0))(q))
 
 
 @_checked
-def gradient_length(activation: Activation, q: ScalarLike, weight_var: ScalarLike) -> Scalar:
+def gradient_length(activation: Activation, q: ScalarLike, *, weight_var: ScalarLike) -> Scalar:
     """1 / |log chi|, in layers: gradients vanish over it in order, and explode in chaos (arXiv:1611.01232)."""
-    return 1 / jnp.abs(jnp.log(slope(activation, q, weight_var)))
+    return 1 / jnp.abs(jnp.log(chi(activation, q, weight_var=weight_var)))
 
 
 @_checked
-def trainable_depth(activation: Activation, q: ScalarLike, c: ScalarLike, weight_var: ScalarLike) -> Scalar:
+def trainable_depth(activation: Activation, q: ScalarLike, c: ScalarLike, *, weight_var: ScalarLike) -> Scalar:
     """6 xi: about the deepest network that trains, where signals reach (arXiv:1611.01232, section 5)."""
-    return 6 * correlation_length(activation, q, c, weight_var)
+    return 6 * correlation_length(activation, q, c, weight_var=weight_var)
 
 
 @_checked
-def critical_weight_var(activation: Activation, bias_var: ScalarLike) -> Scalar:
+def critical_weight_var(activation: Activation, *, bias_var: ScalarLike) -> Scalar:
     """The weight_var at which chi = 1 for a given bias_var > 0; NaN where there is none up to q* = 25.
 
     chi = 1 gives weight_var = 1 / E[phi'^2]; with it, q = V(q) is one equation in q, of which the smallest solution is

@@ -51,7 +51,7 @@ class Mixture(NamedTuple):
 
 
 def gaussian(
-    train: Float[Array, "n n"],
+    kernel: Float[Array, "n n"],
     cross: Float[Array, "m n"],
     prior: Float[Array, "m m"],
     targets: Float[Array, " n"],
@@ -62,15 +62,15 @@ def gaussian(
 
     Also the law of networks that train their readout only, from a random start, to the end (arXiv:1902.06720).
 
-    **Arguments:** `train` = K(X, X), `cross` = K(x, X), `prior` = K(x, x).
+    **Arguments:** `kernel` = K(X, X), `cross` = K(x, X), `prior` = K(x, x).
 
     **Raises:** `ValueError` for a kernel too near to singular for its dtype, or entries that are not finite.
     """
-    return _posterior(_factor(train, noise_var), cross, prior, targets)
+    return _posterior(_factor(kernel, noise_var), cross, prior, targets)
 
 
 def student(
-    train: Float[Array, "n n"],
+    kernel: Float[Array, "n n"],
     cross: Float[Array, "m n"],
     prior: Float[Array, "m m"],
     targets: Float[Array, " n"],
@@ -85,13 +85,13 @@ def student(
     (n = 0) it is the prior, of 2 shape degrees of freedom and scale matrix rate / shape K.
     """
     require_positive(shape=shape, rate=rate)
-    factor = _factor(train, 0.0)
+    factor = _factor(kernel, 0.0)
     posterior = _posterior(factor, cross, prior, targets)
     n, square = targets.size, _square(factor, targets)
-    half = jnp.asarray(shape + n / 2, train.dtype)
+    half = jnp.asarray(shape + n / 2, kernel.dtype)
     log_evidence = (
         gammaln(half)
-        - gammaln(jnp.asarray(shape, train.dtype))
+        - gammaln(jnp.asarray(shape, kernel.dtype))
         - n / 2 * jnp.log(2 * np.pi * rate)
         - jnp.log(factor.values).sum() / 2
         - half * jnp.log1p(square / (2 * rate))
@@ -101,7 +101,7 @@ def student(
 
 
 def scale_mixture(
-    train: Float[Array, "n n"],
+    kernel: Float[Array, "n n"],
     cross: Float[Array, "m n"],
     prior: Float[Array, "m m"],
     targets: Float[Array, " n"],
@@ -114,7 +114,7 @@ def scale_mixture(
     `scales` are samples (or quantiles at equal steps) of the prior: importance sampling, arXiv:2107.01408, section 4.
     """
     require_positive(scales=scales)
-    factor = _factor(train, noise_var)
+    factor = _factor(kernel, noise_var)
 
     def at(scale):
         scaled = Factor(scale * (factor.values - noise_var) + noise_var, factor.vectors)
@@ -145,10 +145,10 @@ class Factor(NamedTuple):
     vectors: Float[Array, "n n"]
 
 
-def _factor(train: Float[Array, "n n"], noise_var: ScalarLike) -> Factor:
-    require_finite(train=train)
+def _factor(kernel: Float[Array, "n n"], noise_var: ScalarLike) -> Factor:
+    require_finite(kernel=kernel)
     require_nonnegative(noise_var=noise_var)
-    values, vectors = jnp.linalg.eigh(train)
+    values, vectors = jnp.linalg.eigh(kernel)
     values = values + noise_var
     if not is_traced(values) and values.size:
         condition = float(values[-1] / values[0]) if values[0] > 0 else np.inf

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
+from theorysim.checks import require_count
 from theorysim.networks.scaled import Elementwise, ScaledMLP
 from theorysim.transfer import transfer
 from theorysim.typing import ScalarLike
@@ -29,8 +30,7 @@ def transfer_network(
     At the base width it is the usual network, of std 1 / sqrt(fan_in); a width that is its own base is in standard
     parametrisation. Train it with [`transfer_sgd`] or [`transfer_adam`].
     """
-    if depth < 1:
-        raise ValueError(f"depth={depth}: give at least one hidden layer")
+    require_count(depth=depth)
     base_width, fan_in = jnp.asarray(base_width, float), jnp.asarray(inputs, float)
     roles = ["input", *["hidden"] * (depth - 1), "readout"]
     scales = [transfer(role, width / base_width, optimizer="sgd") for role in roles]

@@ -101,8 +101,8 @@ class RunReport(Report):
         """Estimate, interval and standard error of each parameter, and of the frontier's exponent."""
         rows, drawn = dict(self.parameters), dict(self.draws)
         if self.law.name == "chinchilla":
-            rows["n* ~ C^"] = float(scaling.exponent(self.parameters))
-            drawn["n* ~ C^"] = np.asarray(scaling.exponent(self.draws))
+            rows["n* ~ C^"] = float(scaling.frontier_exponent(self.parameters))
+            drawn["n* ~ C^"] = np.asarray(scaling.frontier_exponent(self.draws))
         return parameter_table(rows, drawn, self.level)
 
     def tables(self) -> "dict[str, pd.DataFrame]":

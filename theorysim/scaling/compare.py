@@ -88,7 +88,7 @@ class Extrapolation(NamedTuple):
     rms: float
 
 
-def extrapolate(
+def hold_out(
     law: Law | str, runs: Mapping[str, Any], by: Float[np.ndarray, " runs"], *, beyond: float, **options: Any
 ) -> Extrapolation:
     """Fit where `by` (a compute, a size) is at most `beyond`, judge where it is more: the honest score of a law.
@@ -133,7 +133,7 @@ def compare(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RunsWarning)
             whole = fit(law, runs, **options)
-            judged = extrapolate(law, runs, by, beyond=beyond, **options)
+            judged = hold_out(law, runs, by, beyond=beyond, **options)
         free = int(whole.problem.free.sum())
         likelihood = log_likelihood(whole.residuals, whole.problem.objective, np.asarray(whole.problem.weights))
         scores.append(Score(whole.law.name, free, whole.value, 2 * (free + 1) - 2 * likelihood, judged.rms))

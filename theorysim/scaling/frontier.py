@@ -72,7 +72,7 @@ class Transformer:
         return 6 * (n + tables + int(self.attention) * self.context * width**2 / self.aspect)
 
 
-def exponent(parameters: Mapping[str, Any]) -> Numbers:
+def frontier_exponent(parameters: Mapping[str, Any]) -> Numbers:
     """The a = beta / (alpha + beta) of n* ~ C^a."""
     return parameters["beta"] / (parameters["alpha"] + parameters["beta"])
 
@@ -83,7 +83,7 @@ def chinchilla_frontier(parameters: Mapping[str, Any], compute: Numbers) -> Allo
     alpha, beta, A, B = (parameters[name] for name in ("alpha", "beta", "A", "B"))
     pairs = jnp.asarray(compute, float) / 6
     log_g = jnp.log(alpha * A / (beta * B)) / (alpha + beta)
-    n = jnp.exp(log_g + exponent(parameters) * jnp.log(pairs))
+    n = jnp.exp(log_g + frontier_exponent(parameters) * jnp.log(pairs))
     d = pairs / n
     return Allocation(n, d, parameters["E"] + A * n**-alpha + B * d**-beta)
 

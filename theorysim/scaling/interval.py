@@ -50,14 +50,14 @@ def bootstrap(fit: Fit, *, key: Array, samples: int = 1000, groups: Int[np.ndarr
     1979). Runs of one group (steps of one training curve) have errors in common: they are drawn together.
     """
     require_samples(samples)
-    weights = resample(key, fit.problem.weights, samples, groups)
+    weights = bootstrap_weights(key, fit.problem.weights, samples, groups)
     starts = jnp.broadcast_to(fit.point, (samples, len(fit.point)))
     ends = solve_all(fit.problem, starts, weights)
     values = jax.vmap(fit.problem.values)(ends.point)
     return Draws(values, float(ends.converged.mean()))
 
 
-def resample(
+def bootstrap_weights(
     key: Array, weights: Float[Array, " runs"], samples: int, groups: Int[np.ndarray, " members"] | None = None
 ) -> Float[Array, "samples runs"]:
     """How often each run is drawn, times its weight."""

@@ -40,14 +40,14 @@ class LearningCurve(NamedTuple):
     """Mean square errors at one number of samples, and what they follow from.
 
     `error`: of the prediction on new inputs, without label noise. `train_error`: on the samples, with their noise.
-    `kappa`: the effective ridge: a mode is learned where samples * eigenvalue > kappa. `learned`: the sum of squares
+    `kappa`: the effective ridge: a mode is learned where samples * eigenvalue > kappa. `gamma`: the sum of squares
     of the shares learned, over the samples; the error diverges at 1.
     """
 
     error: Scalar
     train_error: Scalar
     kappa: Scalar
-    learned: Scalar
+    gamma: Scalar
 
 
 def effective_ridge(spectrum: Spectrum, samples: ScalarLike, *, ridge: ScalarLike = 0.0) -> Scalar:
@@ -96,15 +96,15 @@ def _learning_curve(spectrum: Spectrum, samples: ScalarLike, ridge: ScalarLike, 
     kappa = _effective_ridge(spectrum, samples, ridge)
     eta, power = jnp.asarray(spectrum.eigenvalues), jnp.asarray(spectrum.power)
     missed = _share(kappa, samples * eta)
-    learned = jnp.sum(jnp.square(1 - missed)) / samples
+    gamma = jnp.sum(jnp.square(1 - missed)) / samples
     # 1 - gamma, as a sum of positive terms.
     all_ridge = ridge + jnp.asarray(spectrum.tail_eigenvalues, eta.dtype)
     idle = jnp.where(kappa > 0, all_ridge / _positive(kappa), 1 - _modes(eta) / samples)
     gap = idle + jnp.sum((1 - missed) * missed) / samples
-    failure = power @ jnp.square(missed) + spectrum.tail_power + noise_var * learned
+    failure = power @ jnp.square(missed) + spectrum.tail_power + noise_var * gamma
     error = jnp.where(failure > 0, failure / gap, 0.0)
     shrinkage = jnp.where(kappa > 0, ridge / _positive(kappa), 1 - _modes(eta) / samples)
-    return LearningCurve(error, jnp.square(shrinkage) * (error + noise_var), kappa, learned)
+    return LearningCurve(error, jnp.square(shrinkage) * (error + noise_var), kappa, gamma)
 
 
 def random_features(

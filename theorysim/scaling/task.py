@@ -27,8 +27,8 @@ def pass_rate_law(n: Numbers, c: ScalarLike, alpha: ScalarLike) -> Float[Array, 
     return jnp.exp(-c * jnp.exp(-alpha * jnp.log(n)))
 
 
-def usual_estimate(successes: Numbers, draws: Numbers) -> Float[Array, "*shape"]:
-    """Successes over draws, r / K, the maximum of the likelihood: too high by [`usual_bias`]."""
+def mle(successes: Numbers, draws: Numbers) -> Float[Array, "*shape"]:
+    """Successes over draws, r / K, the maximum of the likelihood: too high by [`mle_bias`]."""
     _check_counts(successes, draws)
     successes, draws = as_floats(successes, draws)
     return successes / draws
@@ -41,7 +41,7 @@ def unbiased_estimate(successes: Numbers, draws: Numbers) -> Float[Array, "*shap
     return (successes - 1) / (draws - 1)
 
 
-def usual_bias(rate: ScalarLike, successes: int) -> Scalar:
+def mle_bias(rate: ScalarLike, successes: int) -> Scalar:
     """E[r / K] / p - 1 at the true rate p: -log(p) / (1 - p) - 1 for r = 1, about (1 - p) / (r - 1) for many.
 
     E[r / K] / p is the hypergeometric function 2F1(1, 1; r + 1; 1 - p): by its recursion in r up to p = 1/2, by its

@@ -27,6 +27,7 @@ from jaxtyping import Array, Bool, Float
 from scipy.stats import qmc
 
 from theorysim.checks import require_float64
+from theorysim.infinite.activation import Activation, as_activation
 from theorysim.infinite.mup.solution import Solution, check, covariance_root
 from theorysim.quadrature import derivative
 from theorysim.trajectory import Trajectory
@@ -79,7 +80,7 @@ class Noise(NamedTuple):
 
 
 def dmft(
-    activation: Callable[[Array], Array],
+    activation: Activation | Callable[[Array], Array],
     inputs: Float[Array, "inputs dim"],
     targets: Float[Array, " inputs"],
     *,
@@ -110,6 +111,7 @@ def dmft(
     counts below 1, `samples` that do not divide into pairs, and for less than float64 at depth > 1, where covariances
     are singular to 1e-10.
     """
+    activation = as_activation(activation)
     inputs, targets, gamma0, learning_rate = as_floats(inputs, targets, gamma0, learning_rate)
     check(inputs, targets, gamma0, learning_rate, depth=depth, steps=steps, samples=samples, batches=batches)
     shards = 1 if mesh is None else mesh.size

@@ -28,6 +28,7 @@ from scipy.special import ndtri
 from scipy.stats import qmc
 
 from theorysim.checks import is_traced
+from theorysim.infinite.activation import Activation, as_activation
 from theorysim.infinite.mup import cone
 from theorysim.infinite.mup.solution import Solution, check, covariance_root, solution_of, total
 from theorysim.quadrature import derivative
@@ -78,7 +79,7 @@ Host = tuple[Float[np.ndarray, "chunks directions chunk"], Float[np.ndarray, "ch
 
 
 def particles(
-    activation: Callable[[Array], Array],
+    activation: Activation | Callable[[Array], Array],
     inputs: Float[Array, "inputs dim"],
     targets: Float[Array, " inputs"],
     *,
@@ -127,18 +128,18 @@ def particles(
 
     **Arguments:**
 
-    - `activation`: elementwise and smooth, or linear on both sides of 0; a static argument, so pass the same function
-      to compile once.
+    - `activation`: smooth, or linear on both sides of 0 where its `slopes` say so ([`piecewise_linear`]); a static
+      argument, so pass the same function to compile once.
     - `points`: of the initial law, about, or half circles; by default as above.
 
     **Raises:** `ValueError` for shapes that do not match, `gamma0` or `learning_rate` <= 0, `steps` < 1.
     """
+    activation = as_activation(activation)
     inputs, targets, gamma0, learning_rate = as_floats(inputs, targets, gamma0, learning_rate)
     check(inputs, targets, gamma0, learning_rate, steps=steps)
     rank = min(inputs.shape)
-    slopes = _slopes(activation)
-    if slopes is not None and rank in cone.HALF_CIRCLES:
-        return cone.solve(slopes, inputs, targets, gamma0, learning_rate, steps, points)
+    if activation.slopes is not None and rank in cone.HALF_CIRCLES:
+        return cone.solve(activation.slopes, inputs, targets, gamma0, learning_rate, steps, points)
     law = lattice(rank, points, inputs, odd=_is_odd(activation)) if rank in LATTICES else sobol(rank, points)
     law = Law(*[jnp.asarray(a, inputs.dtype) for a in law])
     return _solve(activation, inputs, targets, gamma0, learning_rate, law, steps)
@@ -268,16 +269,3 @@ def _is_odd(activation: Callable[[Array], Array]) -> bool:
         values, mirrored = activation(x), activation(-x)
         odd = (jnp.abs(values + mirrored) <= 4 * jnp.finfo(x.dtype).eps * jnp.abs(values)).all()
     return not is_traced(odd) and bool(odd)
-
-
-def _slopes(activation: Callable[[Array], Array]) -> tuple[float, float] | None:
-    """(left, right), of an activation that is linear on both sides of 0 with a kink between."""
-    with jax.ensure_compile_time_eval():
-        x = jnp.asarray(np.r_[1.0, np.geomspace(1e-6, 1e6, 97)])
-        slopes = jnp.stack([activation(-x) / -x, activation(x) / x])
-    if is_traced(slopes):
-        return None
-    slopes, rounding = np.asarray(slopes), 4 * jnp.finfo(x.dtype).eps
-    left, right = map(float, slopes[:, 0])
-    linear = (np.abs(slopes - slopes[:, :1]) <= rounding * np.abs(slopes[:, :1])).all()
-    return (left, right) if linear and left != right else None

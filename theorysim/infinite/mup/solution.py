@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from theorysim.checks import require_finite, require_positive
+from theorysim.checks import require_count, require_finite, require_positive
 from theorysim.trajectory import Trajectory
 
 
@@ -42,9 +42,7 @@ def check(inputs: Any, targets: Any, gamma0: Any, learning_rate: Any, **counts: 
         )
     require_finite(inputs=inputs, targets=targets)
     require_positive(gamma0=gamma0, learning_rate=learning_rate)
-    for name, count in counts.items():
-        if count < 1:
-            raise ValueError(f"{name}={count}: give a whole number >= 1")
+    require_count(**counts)
 
 
 def covariance_root(inputs: Float[Array, "inputs dim"]) -> Float[Array, "inputs rank"]:
