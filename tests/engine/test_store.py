@@ -16,7 +16,7 @@ import pytest
 import xarray as xr
 
 from theorysim import Grid, static, sweep, zipped
-from theorysim.engine import output
+from theorysim.engine import folder, output
 from theorysim.engine.layout import layout_of, parts_of
 from theorysim.engine.program import Executable
 
@@ -130,7 +130,7 @@ def test_the_store_of_another_sweep_is_refused(store, change, message):
 
 
 def test_a_folder_that_is_no_store_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"is not the store of a sweep: choose another store="):
+    with pytest.raises(ValueError, match=r"is not the store of a sweep, or it lost .*choose another store="):
         sweep(lambda x: {"y": x}, Grid(x=[1.0]), store=tmp_path)
 
 
@@ -168,7 +168,7 @@ def test_a_kill_in_the_middle_of_an_extension_loses_nothing(store, monkeypatch):
             for method in ("resize", "__setitem__"):
                 patch.setattr(zarr.Array, method, kill_at(count, method))
             with pytest.raises(KeyboardInterrupt):
-                output.create_or_extend(path, _layout_of(double, 400))
+                folder.create_or_extend(path, _layout_of(double, 400))
         data = sweep(double, Grid(x=np.arange(400.0)), store=path)
         np.testing.assert_array_equal(data["y"], 2 * np.arange(400.0))
 

@@ -15,9 +15,10 @@ from jax.experimental import multihost_utils
 from numpy.typing import ArrayLike
 
 from theorysim.engine.finite import Kept
+from theorysim.engine.folder import create_or_extend, folder_of, layout_in, points_in
 from theorysim.engine.grid import Grid
 from theorysim.engine.layout import Layout, Part, layout_of, parts_of
-from theorysim.engine.output import Memory, Output, Store, create_or_extend, points_in
+from theorysim.engine.output import Memory, Output, Store
 from theorysim.engine.plan import Block, available_memory, fit_to_memory, tiling_for
 from theorysim.engine.program import Device, Executable
 
@@ -80,7 +81,7 @@ def sweep(
     """
     devices = list(jax.local_devices() if devices is None else devices)
     repeats = None if repeats is None else operator.index(repeats)
-    store = None if store is None else Path(store).expanduser()
+    store = None if store is None else folder_of(store)
     _check(fn, grid, key, repeats, lanes, devices)
     memory = available_memory(devices) if memory is None else int(memory)
     parts = parts_of(fn, grid, key)
@@ -204,7 +205,7 @@ def _output(layout: Layout, store: Path | None, memory: int) -> Iterator[Output]
         if jax.process_index() == 0:
             create_or_extend(store, layout)
         _barrier("store")
-        out = Store(create_or_extend(store, layout), store)
+        out = Store(layout_in(store, layout), store)
     start, before = time.time(), out.computed
     try:
         yield out
