@@ -34,7 +34,7 @@ def folder_of(store: str | Path) -> Path:
 def create_or_extend(path: Path, layout: Layout) -> None:
     """Make the store at `path`, or make the one that is there as large as the grid, and what it lost of its metadata.
 
-    **Raises:** `ValueError` that says which of grid, dtype, key or program the store does not share.
+    **Raises:** `ValueError` that says what of grid, dtype, key, program or labelled values the store does not share.
     """
     with explained(path, "extend" if path.exists() else "create"), locked(path):
         if not path.exists():
@@ -268,7 +268,7 @@ def _holds(group: Any, name: str, layout: Layout, length: int) -> bool:
 
 
 def _refuse_if_other(path: Path, layout: Layout, group: Any) -> None:
-    """Raise where the store at `path` was written by another grid, dtype, key or program."""
+    """Raise where the store at `path` was written by another grid, dtype, key, program or value behind a label."""
 
     def refuse(what: str, stored: Any, given: Any) -> None:
         raise ValueError(
@@ -289,11 +289,12 @@ def _refuse_if_other(path: Path, layout: Layout, group: Any) -> None:
             refuse(f"grid along {name!r}", _stored(group, name, length), f"{len(values)} values {_brief(values)}")
     if group.attrs["key"] != layout.attrs["key"]:
         refuse("key", group.attrs["key"], layout.attrs["key"])
-    old, new = json.loads(group.attrs["fingerprint"]), json.loads(layout.attrs["fingerprint"])
-    for label in new:
-        if label in old and old[label] != new[label]:
-            versions = [f"{old[label]} (jax {group.attrs['jax']})", f"{new[label]} (jax {layout.attrs['jax']})"]
-            refuse(f"program{label and f' at {label}'}", *versions)
+    for what, attribute in (("program", "fingerprint"), ("value", "values")):
+        old, new = json.loads(group.attrs[attribute]), json.loads(layout.attrs[attribute])
+        for label in new:
+            if label in old and old[label] != new[label]:
+                versions = [f"{old[label]} (jax {group.attrs['jax']})", f"{new[label]} (jax {layout.attrs['jax']})"]
+                refuse(f"{what}{label and f' at {label}'}", *versions)
 
 
 def _stored(group: Any, name: str, length: int) -> str:
