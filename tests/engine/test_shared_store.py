@@ -13,6 +13,8 @@ from theorysim.engine import folder, output
 from theorysim.engine.layout import layout_of, parts_of
 from theorysim.engine.program import Executable
 
+PLAIN = {"key": None, "repeats": None, "common_random_numbers": False, "dims": {}, "coords": {}, "memory": 10**9}
+
 
 def double(x):
     return {"y": 2 * x, "trace": x + np.arange(2.0)}
@@ -53,7 +55,7 @@ def is_whole(store, points, monkeypatch):
 
 
 def test_one_of_two_creators_waits_for_the_other(store, monkeypatch):
-    layout = layout_of(grid(64), parts_of(double, grid(64), None), None, None, {}, {}, 10**9)
+    layout = layout_of(grid(64), parts_of(double, grid(64), None), **PLAIN)
     creating, failed = threading.Event(), []
     create = folder._create
 

@@ -35,6 +35,7 @@ def grid(x=40, y=(1.0, 2.0), width=(1, 2)):
     return Grid(x=np.arange(x) / 10, run=zipped(y=np.array(y)), width=static(*width))
 
 
+PLAIN = {"key": None, "repeats": None, "common_random_numbers": False, "dims": {}, "coords": {}, "memory": 10**9}
 OPTIONS = {"key": KEY, "repeats": 2, "dims": {"trace": ["time"]}, "coords": {"time": np.arange(3)}}
 
 
@@ -175,7 +176,7 @@ def test_a_kill_in_the_middle_of_an_extension_loses_nothing(store, monkeypatch):
 
 def _layout_of(fn, points):
     axes = Grid(x=np.arange(float(points)))
-    return layout_of(axes, parts_of(fn, axes, None), None, None, {}, {}, 10**9)
+    return layout_of(axes, parts_of(fn, axes, None), **PLAIN)
 
 
 def test_lost_chunks_and_torn_ledger_cells_are_computed_again(store, computed):

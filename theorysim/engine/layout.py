@@ -77,6 +77,7 @@ def parts_of(fn: Callable, grid: Grid, key: jax.Array | None) -> list[Part]:
 def layout_of(
     grid: Grid,
     parts: list[Part],
+    *,
     key: jax.Array | None,
     repeats: int | None,
     common_random_numbers: bool,

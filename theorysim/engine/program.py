@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import io
+import itertools
 import pickle
 import weakref
 from collections import deque
@@ -173,33 +174,43 @@ class Executable(NamedTuple):
     def stream(self, blocks: Iterable[tuple[Block, np.ndarray]]) -> Iterator[tuple[Block, Rows]]:
         """The rows of each block, as they are ready.
 
-        Blocks of any size are laid end to end and cut into full tiles, so that no lane idles between
-        them; two tiles are on the devices while the host takes care of the one before.
+        Blocks of any size are laid end to end and cut into full tiles, so that no lane idles between them.
         """
-        waiting: deque[tuple[Block, int]] = deque()
-        todo: list[np.ndarray] = []
-        flying: deque[tuple[dict[str, jax.Array], int]] = deque()
+        ahead, blocks = itertools.tee(blocks)
+        computed = self._computed(_tiles((index for _, index in ahead), self.width))
         ready: deque[Rows] = deque()
-
-        def land() -> Iterator[tuple[Block, Rows]]:
-            tile, points = flying.popleft()
-            ready.append({name: np.asarray(rows)[:points] for name, rows in tile.items()})
-            while waiting and (rows := _take(ready, waiting[0][1])) is not None:
-                yield waiting.popleft()[0], rows
-
         for block, index in blocks:
-            waiting.append((block, len(index)))
-            todo.append(index)
-            while sum(map(len, todo)) >= self.width:
-                queue = np.concatenate(todo)
-                flying.append((self(queue[: self.width]), self.width))
-                todo = [queue[self.width :]]
-                if len(flying) > 2:
-                    yield from land()
-        if rest := sum(map(len, todo)):
-            flying.append((self(np.concatenate(todo)), rest))
+            while (rows := _take(ready, len(index))) is None:
+                ready.append(next(computed))
+            yield block, rows
+
+    def _computed(self, tiles: Iterable[np.ndarray]) -> Iterator[Rows]:
+        """The rows of each tile; two are on the devices while the host takes care of the one before."""
+        flying: deque[tuple[dict[str, jax.Array], int]] = deque()
+
+        def land() -> Rows:
+            tile, points = flying.popleft()
+            return {name: np.asarray(rows)[:points] for name, rows in tile.items()}
+
+        for index in tiles:
+            flying.append((self(index), len(index)))
+            if len(flying) > 2:
+                yield land()
         while flying:
-            yield from land()
+            yield land()
+
+
+def _tiles(indices: Iterable[np.ndarray], width: int) -> Iterator[np.ndarray]:
+    """All points in order, `width` at a time; the last tile has what is left."""
+    queue: list[np.ndarray] = []
+    for index in indices:
+        queue.append(index)
+        while sum(map(len, queue)) >= width:
+            points = np.concatenate(queue)
+            yield points[:width]
+            queue = [points[width:]]
+    if sum(map(len, queue)):
+        yield np.concatenate(queue)
 
 
 def _bytes(compiled: jax.stages.Compiled) -> int:

@@ -87,7 +87,16 @@ def sweep(
     store = None if store is None else folder_of(store)
     _check(fn, grid, key, count, common_random_numbers)
     parts = parts_of(fn, grid, key)
-    layout = layout_of(grid, parts, key, count, common_random_numbers, dims or {}, coords or {}, machine.memory)
+    layout = layout_of(
+        grid,
+        parts,
+        key=key,
+        repeats=count,
+        common_random_numbers=common_random_numbers,
+        dims=dims or {},
+        coords=coords or {},
+        memory=machine.memory,
+    )
     kept = None if keep is None else Kept(keep, layout)
     operands = ({name: values for name, (_, values) in grid.traced().items()}, key)
     axes = range(len(layout.grid_dims))
