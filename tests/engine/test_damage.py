@@ -10,18 +10,18 @@ import xarray as xr
 
 from theorysim import Grid, sweep
 from theorysim.engine import folder
-from theorysim.engine.program import Executable
 
 KEY = jax.random.key(5)
 GRID = Grid(x=np.arange(21) / 10, y=np.array([1.0, 2.0, 3.0]))
-OPTIONS = {"key": KEY, "dims": {"trace": ["time"]}, "coords": {"time": np.array([0, 1]), "name": ["a"]}}
+OPTIONS = {
+    "key": KEY,
+    "dims": {"trace": ["time"], "word": ["name"]},
+    "coords": {"time": np.array([0, 1]), "name": ["a"]},
+}
 
 
 def fn(x, y, key):
     return {"z": x * y + jax.random.normal(key), "trace": x + jnp.arange(2.0), "word": jnp.zeros(1)}
-
-
-OPTIONS["dims"]["word"] = ["name"]
 
 
 @pytest.fixture(scope="module")
@@ -37,19 +37,6 @@ def copied(finished, tmp_path):
     store, data = finished
     shutil.copytree(store, tmp_path / "runs.zarr")
     return tmp_path / "runs.zarr", data
-
-
-@pytest.fixture
-def computed(monkeypatch):
-    """Grid points computed, one entry a tile."""
-    tiles = []
-
-    def counting(self, index, call=Executable.__call__):
-        tiles.append(len(index))
-        return call(self, index)
-
-    monkeypatch.setattr(Executable, "__call__", counting)
-    return tiles
 
 
 def chunks(store, name):
@@ -168,16 +155,23 @@ def test_what_cannot_be_repaired_is_named(copied, lost):
         sweep(fn, GRID, store=store, **OPTIONS)
 
 
-@pytest.mark.parametrize("damaged", [".zattrs", "z/.zarray", "x/.zattrs", "ledger/points/.zarray", ".zmetadata"])
-def test_damaged_metadata_is_named(copied, damaged, computed):
+@pytest.mark.parametrize("damaged", ["z/.zarray", "x/.zattrs", "ledger/.zgroup", "ledger/points/.zarray", ".zmetadata"])
+def test_damaged_metadata_is_named_and_written_again_where_it_is_removed(copied, damaged, computed):
     store, data = copied
     (store / damaged).write_text((store / damaged).read_text()[:20])
-    with pytest.raises(ValueError, match=rf"runs.zarr/{damaged} is damaged: remove it"):
+    with pytest.raises(ValueError, match=rf"runs.zarr/{damaged} is damaged: remove it, and the same call"):
         sweep(fn, GRID, store=store, **OPTIONS)
-    if damaged != ".zattrs":
-        (store / damaged).unlink()
-        xr.testing.assert_identical(sweep(fn, GRID, store=store, **OPTIONS).load(), data)
-        assert computed == []
+    (store / damaged).unlink()
+    xr.testing.assert_identical(sweep(fn, GRID, store=store, **OPTIONS).load(), data)
+    assert computed == []
+
+
+@pytest.mark.parametrize("damaged", [".zattrs", ".zgroup"])
+def test_damaged_metadata_of_the_whole_store_is_named(copied, damaged):
+    store, _ = copied
+    (store / damaged).write_text((store / damaged).read_text()[:10])
+    with pytest.raises(ValueError, match=rf"runs.zarr/{damaged} is damaged: put it back from a copy"):
+        sweep(fn, GRID, store=store, **OPTIONS)
 
 
 def test_a_lost_coordinate_is_not_replaced_by_another_grids(copied):

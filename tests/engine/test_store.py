@@ -18,7 +18,6 @@ import xarray as xr
 from theorysim import Grid, static, sweep, zipped
 from theorysim.engine import folder, output
 from theorysim.engine.layout import layout_of, parts_of
-from theorysim.engine.program import Executable
 
 KEY = jax.random.key(3)
 
@@ -42,19 +41,6 @@ OPTIONS = {"key": KEY, "repeats": 2, "dims": {"trace": ["time"]}, "coords": {"ti
 @pytest.fixture
 def store(tmp_path):
     return tmp_path / "runs.zarr"
-
-
-@pytest.fixture
-def computed(monkeypatch):
-    """Grid points computed, one entry a tile."""
-    tiles = []
-
-    def counting(self, index, call=Executable.__call__):
-        tiles.append(len(index))
-        return call(self, index)
-
-    monkeypatch.setattr(Executable, "__call__", counting)
-    return tiles
 
 
 def test_equals_the_sweep_in_memory_and_opens_plainly(store, monkeypatch):

@@ -73,18 +73,24 @@ def opened(path: Path) -> Any:
                 f"{path} is not the store of a sweep, or it lost {name!r}: choose another store=, put {name!r} back "
                 "from a copy, or remove the store to start again"
             )
-    for file in (*path.glob(".z*"), *path.glob("*/.z*"), *path.glob("ledger/*/.z*")):
-        try:
-            json.loads(file.read_text())
-        except ValueError as error:
-            raise ValueError(
-                f"{file} is damaged: remove it, and the same call writes it again (.zattrs of the whole store: put it "
-                "back from a copy, or remove the store to start again)"
-            ) from error
+    _check_metadata(path)
     group: Any = zarr.open_group(path, mode="r+", use_consolidated=False)
     if "coords" not in group.attrs:
         raise ValueError(f"{path} is not the store of a sweep: choose another store=, or remove it")
     return group
+
+
+def _check_metadata(path: Path) -> None:
+    folders = (path, *path.iterdir(), path / "ledger/points", path / "ledger/nonfinite")
+    for file in (folder / name for folder in folders for name in (".zgroup", ".zarray", ".zattrs", ".zmetadata")):
+        try:
+            if file.exists():
+                json.loads(file.read_text())
+        except ValueError as error:
+            remedy = "remove it, and the same call writes it again"
+            if file.parent == path and file.name != ".zmetadata":
+                remedy = "put it back from a copy, or remove the store to start again"
+            raise ValueError(f"{file} is damaged: {remedy}") from error
 
 
 def array_in(group: Any, name: str) -> Any:
@@ -113,9 +119,12 @@ def cell(ledger: Any, place: tuple[int, ...]) -> int:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """One process at a time changes the store at `path`. In a folder that cannot be written, nobody does."""
+    """One process at a time changes the store at `path`, which has its lock beside it. Nobody does on a disk that can
+    only be read.
+    """
     from filelock import FileLock
 
+    path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path.with_name(f"{path.name}.lock"), timeout=PATIENCE)
     try:
         lock.acquire()
@@ -153,7 +162,6 @@ def _create(path: Path, layout: Layout) -> None:
     for name, dtype in _dtypes(layout).items():
         if dtype.kind not in "biufcU" or dtype.isbuiltin == 2:  # 2: one of ml_dtypes'
             raise ValueError(f"{name!r} is {dtype}, for which zarr has no type: return it as float32 or int32")
-    path.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         group = zarr.open_group(building, mode="w", zarr_format=2)
