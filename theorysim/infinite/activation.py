@@ -101,7 +101,10 @@ class Activation:
         return self.closed_dual(q1, q2, k) if self.closed_dual else self._mean(self.fn, q1, q2, k)
 
     def dual_derivative(self, q1: Covariance, q2: Covariance, k: Covariance) -> Covariance:
-        """T'(q1, q2, k) = E[phi'(u) phi'(v)], elementwise over the broadcast arguments; as accurate."""
+        """T'(q1, q2, k) = E[phi'(u) phi'(v)], elementwise over the broadcast arguments; as accurate.
+
+        **Raises:** as [`dual`]: `ValueError` for a negative variance, and for k^2 > q1 q2.
+        """
         _check(q1, q2, k)
         closed = self.closed_dual_derivative
         return closed(q1, q2, k) if closed else self._mean(self.derivative, q1, q2, k)
@@ -160,8 +163,9 @@ def _warn_of_unnamed_kinks(name: str, fn: Callable[[Array], Array]) -> None:
     low, high = hermite_tails(fn, KINK_DEGREES)
     if high > 1e-10 and high > KINK_RATIO * low:
         warnings.warn(
-            f"activation {name!r} has kinks, or is steeper than quadrature resolves: {high:.1e} of its mean square lies "
-            f"beyond its first {KINK_DEGREES[1]} Hermite polynomials; name them, Activation({name!r}, fn, kinks=(0.0,))",
+            f"activation {name!r} has kinks, or is steeper than quadrature resolves: {high:.1e} of its mean square "
+            f"lies beyond its first {KINK_DEGREES[1]} Hermite polynomials; name them, as in "
+            f"Activation({name!r}, fn, kinks=(0.0,))",
             stacklevel=4,
         )
 
@@ -299,6 +303,8 @@ def hermite(degree: int) -> Activation:
 
     At a variance q it is a sum over the polynomials of degree - 2 i, with the coefficients
     sqrt(degree!) sqrt(q)^(degree - 2 i) (q - 1)^i / (2^i i! sqrt((degree - 2 i)!)).
+
+    **Raises:** `ValueError` for a degree that is no whole number >= 0.
     """
     require_count(least=0, degree=degree)
 

@@ -70,7 +70,7 @@ class Prediction(NamedTuple):
 
 
 def fit(
-    activation: Activation,
+    activation: Activation | Callable[[Array], Array],
     x: Float[Array, "n d"],
     targets: Float[Array, "n outputs"],
     *,
@@ -100,7 +100,7 @@ def fit(
     require_nonnegative(bias_var=bias_var)
     start = jnp.tile(jnp.eye(len(x), dtype=x.dtype)[None], (depth, 1, 1)) if start is None else start
     nu = jnp.broadcast_to(jnp.asarray(nu, x.dtype), (depth,))
-    return _fit(activation, x, targets, nu, noise_var, weight_var, bias_var, start, tolerance, steps)
+    return _fit(as_activation(activation), x, targets, nu, noise_var, weight_var, bias_var, start, tolerance, steps)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -182,7 +182,7 @@ def _minimise(evaluate: Callable[[Array], tuple[Array, Array]], start: Array, to
 
 
 def objective(
-    activation: Activation,
+    activation: Activation | Callable[[Array], Array],
     x: Float[Array, "n d"],
     targets: Float[Array, "n outputs"],
     factors: Factors,
@@ -193,7 +193,7 @@ def objective(
     bias_var: ScalarLike = 0.0,
 ) -> Objective:
     """The objective at factors A_l, lower triangular with a positive diagonal; at A = 1, the evidence of the NNGP."""
-    kernel, _ = _propagate(activation, x, factors, weight_var, bias_var)
+    kernel, _ = _propagate(as_activation(activation), x, factors, weight_var, bias_var)
     return _objective(kernel, targets, factors, nu, noise_var)
 
 
@@ -209,7 +209,7 @@ def _objective(kernel, targets, factors, nu, noise_var) -> Objective:
 
 
 def grams(
-    activation: Activation,
+    activation: Activation | Callable[[Array], Array],
     x: Float[Array, "n d"],
     factors: Factors,
     *,
@@ -217,7 +217,7 @@ def grams(
     bias_var: ScalarLike = 0.0,
 ) -> Float[Array, "layers n n"]:
     """G_1, ..., G_L of the factors: G_l = C A_l A_l^T C^T with C C^T = K(G_{l-1})."""
-    return _propagate(activation, x, factors, weight_var, bias_var)[1]
+    return _propagate(as_activation(activation), x, factors, weight_var, bias_var)[1]
 
 
 def _propagate(activation, x, factors, weight_var, bias_var) -> tuple[Array, Float[Array, "layers n n"]]:
@@ -248,7 +248,7 @@ def _prior(activation: Activation, gram: Float[Array, "n n"], weight_var: Scalar
 
 @partial(jax.jit, static_argnums=0)
 def predict(
-    activation: Activation,
+    activation: Activation | Callable[[Array], Array],
     train: Float[Array, "n d"],
     targets: Float[Array, "n outputs"],
     factors: Factors,
@@ -265,7 +265,7 @@ def predict(
     """
     n, total = len(train), len(train) + len(x)
     joint = jnp.tile(jnp.eye(total, dtype=x.dtype)[None], (len(factors), 1, 1)).at[:, :n, :n].set(factors)
-    kernel, layers = _propagate(activation, jnp.concatenate([train, x]), joint, weight_var, bias_var)
+    kernel, layers = _propagate(as_activation(activation), jnp.concatenate([train, x]), joint, weight_var, bias_var)
     root = jnp.linalg.cholesky(kernel[:n, :n] + noise_var * jnp.eye(n, dtype=x.dtype))
     white, cross = (solve_triangular(root, a, lower=True) for a in (targets, kernel[:n, n:]))
     return Prediction(cross.T @ white, kernel[n:, n:] - cross.T @ cross, layers)

@@ -14,6 +14,7 @@ equation lead to small z, where a power series has it. Deep kernels themselves n
 """
 
 import math
+from collections.abc import Callable
 from functools import cache, partial
 from typing import NamedTuple
 
@@ -23,7 +24,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from theorysim.checks import require_count, require_finite, require_in, require_positive
-from theorysim.infinite.activation import Activation, angle, hermite
+from theorysim.infinite.activation import Activation, angle, as_activation, hermite
 from theorysim.infinite.covariance import of_inputs
 from theorysim.quadrature import chebyshev_sum, gaussian_mean, hermite_coefficients
 
@@ -55,13 +56,17 @@ class Limit(NamedTuple):
         return LABELS[self.code]
 
 
-@cache
-def limit(activation: Activation) -> Limit:
+def limit(activation: Activation | Callable[[Array], Array]) -> Limit:
     """The rule that infinite depth tends to, and its exponent (arXiv:2204.14126, theorem 1).
 
     Any activation, normalised or not, with kinks or jumps. Coefficients below eps^(3/4) of the root mean square count
     as 0.
     """
+    return _limit(as_activation(activation))
+
+
+@cache
+def _limit(activation: Activation) -> Limit:
     with jax.ensure_compile_time_eval():
         one = jnp.ones(())
 
@@ -111,7 +116,7 @@ def activation_of(alpha: float | int) -> Activation:
     return Activation(f"alpha = {alpha:g}", fn)
 
 
-def koenigs(activation: Activation, deficit: Float[Array, "..."]) -> Float[Array, "..."]:
+def koenigs(activation: Activation | Callable[[Array], Array], deficit: Float[Array, "..."]) -> Float[Array, "..."]:
     """Kappa at z = 1 - deficit, elementwise; infinite at z = 1.
 
     As exact as `deficit` is, at both ends of (0, 2): relative error below 1e-12 in float64, with kinks 1e-10.
@@ -122,15 +127,19 @@ def koenigs(activation: Activation, deficit: Float[Array, "..."]) -> Float[Array
     kappa. Also for an activation with jumps, with kinks too near each other to be resolved, or too steep, and for a
     deficit outside of [0, 2].
     """
+    activation = as_activation(activation)
     _series(activation)
     require_in(0, 2, deficit=deficit)
     return _koenigs(activation, jnp.asarray(deficit))
 
 
 def kernel(
-    activation: Activation, x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"] | None = None
+    activation: Activation | Callable[[Array], Array], x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"] | None = None
 ) -> Float[Array, "n1 n2"]:
-    """Kappa between the directions of inputs; infinite where they are the same. `x2=None` is x1 again."""
+    """Kappa between the directions of inputs; infinite where they are the same. `x2=None` is x1 again.
+
+    **Raises:** `ValueError` for inputs that are not finite, and as [`koenigs`].
+    """
     require_finite(x1=x1, x2=x2)
     return koenigs(activation, of_inputs(x1, x2).deficit)
 
@@ -142,13 +151,15 @@ class Deep(NamedTuple):
     ntk: Float[Array, "..."]
 
 
-def deep(activation: Activation, deficit: Float[Array, "..."], *, depth: int) -> Deep:
+def deep(activation: Activation | Callable[[Array], Array], deficit: Float[Array, "..."], *, depth: int) -> Deep:
     """The kernels of `depth` hidden layers, layer by layer, at z = 1 - deficit: what [`koenigs`] is the limit of.
 
     Their errors fall like a_1^(2 depth) and 1 / depth, once depth is above 1 / (1 - z).
+
+    **Raises:** `ValueError` for a depth that is no whole number >= 0, and for activations as [`koenigs`].
     """
     require_count(least=0, depth=depth)
-    return _deep(activation, jnp.asarray(deficit), depth)
+    return _deep(as_activation(activation), jnp.asarray(deficit), depth)
 
 
 def classify(similarity: Float[Array, "m n"], targets: Float[Array, " n"]) -> Float[Array, " m"]:

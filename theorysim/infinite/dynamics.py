@@ -23,7 +23,10 @@ class Modes(NamedTuple):
 
 
 def modes(ntk: Float[Array, "n n"]) -> Modes:
-    """Eigendecomposition of the training set's tangent kernel: O(n^3) once, for any number of times."""
+    """Eigendecomposition of the training set's tangent kernel: O(n^3) once, for any number of times.
+
+    **Raises:** `ValueError` for a kernel that is not finite.
+    """
     require_finite(ntk=ntk)
     return Modes(*jnp.linalg.eigh(ntk))
 
@@ -48,6 +51,8 @@ def response(
 
     **Arguments:** `cross` = Theta(x, X). `steps` is a whole number. With `momentum`, a step is -learning_rate v, with
     v <- momentum v + gradient (Polyak 1964; optax.sgd).
+
+    **Raises:** `ValueError` for negative steps or learning rate.
     """
     require_nonnegative(steps=steps, learning_rate=learning_rate)
     rate = learning_rate * _floored(modes) / modes.values.size
@@ -59,6 +64,8 @@ def flow_response(modes: Modes, cross: Float[Array, "m n"], *, time: ScalarLike)
     """The same under gradient flow, df/dt = -gradient: M = Theta(x, X) Theta^-1 (1 - exp(-Theta time / n)).
 
     `time` is learning_rate * steps, of small steps; it may be infinite.
+
+    **Raises:** `ValueError` for a negative time.
     """
     require_nonnegative(time=time)
     values = _floored(modes)

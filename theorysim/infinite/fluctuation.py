@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from theorysim.checks import require_count, require_finite, require_nonnegative
+from theorysim.infinite.activation import Activation, as_activation
 from theorysim.typing import ScalarLike
 
 NODES = np.linspace(-7, 7, 57)  # of a trapezoid rule in both variables: covariances need few digits

@@ -55,6 +55,13 @@ def fully_connected(
 
         K <- weight_var T(K) + bias_var,    Theta <- K + weight_var T'(K) * Theta.
 
+    ```python
+    from theorysim.infinite import fully_connected, relu
+
+    kernels = fully_connected(relu, jnp.eye(3), depth=3, weight_var=2.0, layer_norm=True)
+    print(kernels.nngp[0], kernels.ntk[0])
+    ```
+
     **Arguments:**
 
     - `x1`, `x2`: inputs. `x2=None` is x1 again: the diagonal is then exact.
@@ -172,12 +179,18 @@ def by_rows(
     prediction without being stored:
 
     ```python
-    by_rows(lambda block: fully_connected(relu, block, train, depth=3).ntk @ coefficients, test, rows=256)
+    from theorysim.infinite import by_rows, fully_connected, relu
+
+    train, test, coefficients = jnp.eye(4), jnp.ones((10, 4)), jnp.ones(4)
+    predicted = by_rows(lambda block: fully_connected(relu, block, train, depth=3).ntk @ coefficients, test, rows=4)
+    assert predicted.shape == (10,)
     ```
 
     **Arguments:** `fn` maps (rows, d) to arrays whose first axis is rows.
 
     **Returns:** the arrays of `fn`, with n as their first axis.
+
+    **Raises:** `ValueError` for `rows` that are no whole number >= 1.
     """
     require_count(rows=rows)
     devices = jax.devices()[:1] if devices is None else list(devices)

@@ -53,6 +53,8 @@ def variance_map(activation: Activation, q: ScalarLike, *, weight_var: ScalarLik
     """V(q): the variance of the next layer's preactivations (arXiv:1606.05340, eq. 3).
 
     By quadrature: for tanh and erf, relative error below 1e-13 up to q = 35.
+
+    **Raises:** `ValueError` for a negative variance.
     """
     return weight_var * _mean_square(activation, activation.fn, q) + bias_var
 
@@ -63,6 +65,8 @@ def fixed_point(activation: Activation, *, weight_var: ScalarLike, bias_var: Sca
 
     V crosses the diagonal downwards there. From a table of V, shared by all points of a grid: for tanh and erf, error
     below 1e-13. Differentiable in both variances, by the implicit function theorem.
+
+    **Raises:** `ValueError` for a negative variance.
     """
     weight_var, bias_var = as_floats(weight_var, bias_var)
     mean_squares = _mean_squares(activation, weight_var.dtype)
@@ -82,6 +86,8 @@ def chi(activation: Activation, q: ScalarLike, *, weight_var: ScalarLike) -> Sca
 
     Also the factor by which a layer multiplies the mean square of a gradient (arXiv:1611.01232, section 4). By
     quadrature: for tanh, relative error below 1e-12 up to q = 25.
+
+    **Raises:** `ValueError` for a negative variance.
     """
     return weight_var * _mean_square(activation, activation.derivative, q)
 
@@ -93,6 +99,8 @@ def correlation_map(
     """C(c): the correlation in the next layer, where the variance has settled at q > 0 (arXiv:1606.05340).
 
     V(q) / q - (1 - c) weight_var gap(c), with the gap from the table of [`fixed_correlation`].
+
+    **Raises:** `ValueError` for a negative variance, and a correlation outside of [-1, 1].
     """
     c, q, weight_var, bias_var = as_floats(c, q, weight_var, bias_var)
     gap = _in_angle(_table(activation, q.dtype).gap, q)
@@ -108,13 +116,14 @@ def fixed_correlation(activation: Activation, q: ScalarLike, *, weight_var: Scal
     that of weight_var gap = 1, and gap falls with the angle, from E phi'^2 at 0. It comes from a table over the angle
     and q, shared by all points of a grid: for tanh, error below 1e-12 up to q = 8 and 1e-9 up to 40; 1e-6 with kinks
     away from 0, where the table takes a second. NaN beyond 40.
+
+    **Raises:** `ValueError` for a negative variance.
     """
     q, weight_var = as_floats(q, weight_var)
     gap = _in_angle(_table(activation, q.dtype).gap, jnp.where(q > 0, q, 1.0))
-    largest = _at_angle(gap, jnp.zeros_like(q))
-    chaotic = (q > 0) & (weight_var * largest > 1)
-    # In the ordered phase there is no such root; a number in its place keeps NaN out of derivatives.
-    weight_var = jnp.where(chaotic, weight_var, 2 / largest)
+    chaotic = (q > 0) & (weight_var * _at_angle(gap, jnp.zeros_like(q)) > 1)
+    # In the ordered phase there is no such root. One at pi / 4 in its place keeps NaN out of derivatives.
+    weight_var = jnp.where(chaotic, weight_var, 1 / _at_angle(gap, jnp.full_like(q, np.pi / 4)))
     # c* >= 0, since C(0) is.
     angle_found = root(lambda a: 1 - weight_var * _at_angle(gap, a), jnp.zeros_like(q), jnp.full_like(q, 0.51 * np.pi))
     return jnp.where(q <= LARGEST, jnp.where(chaotic, jnp.cos(angle_found), 1.0), jnp.nan)
@@ -125,6 +134,8 @@ def correlation_length(activation: Activation, q: ScalarLike, c: ScalarLike, *, 
     """xi = -1 / log C'(c*), in layers: how deep a difference of inputs is still seen (arXiv:1611.01232, eq. 9).
 
     Infinite on the critical line, and rising to it from both sides.
+
+    **Raises:** `ValueError` for a negative variance, and a correlation outside of [-1, 1].
     """
     q, c, weight_var = as_floats(q, c, weight_var)
     slope = _in_angle(_table(activation, q.dtype).slope, q)
@@ -136,6 +147,8 @@ def variance_length(activation: Activation, q: ScalarLike, *, weight_var: Scalar
     """-1 / log V'(q*), in layers: how fast a variance settles (arXiv:1611.01232, eq. 7).
 
     V' = weight_var E[phi'^2 + phi phi'']. Shorter than the correlation length, but in linear networks.
+
+    **Raises:** `ValueError` for a negative variance.
     """
     q, weight_var = as_floats(q, weight_var)
     return _length(jax.grad(lambda q: variance_map(activation, q, weight_var=weight_var, bias_var=0.0))(q))
@@ -143,13 +156,19 @@ def variance_length(activation: Activation, q: ScalarLike, *, weight_var: Scalar
 
 @_checked
 def gradient_length(activation: Activation, q: ScalarLike, *, weight_var: ScalarLike) -> Scalar:
-    """1 / |log chi|, in layers: gradients vanish over it in order, and explode in chaos (arXiv:1611.01232)."""
+    """1 / |log chi|, in layers: gradients vanish over it in order, and explode in chaos (arXiv:1611.01232).
+
+    **Raises:** `ValueError` for a negative variance.
+    """
     return 1 / jnp.abs(jnp.log(chi(activation, q, weight_var=weight_var)))
 
 
 @_checked
 def trainable_depth(activation: Activation, q: ScalarLike, c: ScalarLike, *, weight_var: ScalarLike) -> Scalar:
-    """6 xi: about the deepest network that trains, where signals reach (arXiv:1611.01232, section 5)."""
+    """6 xi: about the deepest network that trains, where signals reach (arXiv:1611.01232, section 5).
+
+    **Raises:** `ValueError` for a negative variance, and a correlation outside of [-1, 1].
+    """
     return 6 * correlation_length(activation, q, c, weight_var=weight_var)
 
 
@@ -159,6 +178,8 @@ def critical_weight_var(activation: Activation, *, bias_var: ScalarLike) -> Scal
 
     chi = 1 gives weight_var = 1 / E[phi'^2]; with it, q = V(q) is one equation in q, of which the smallest solution is
     taken. Differentiable in bias_var.
+
+    **Raises:** `ValueError` for a negative variance.
     """
     (bias_var,) = as_floats(bias_var)
 

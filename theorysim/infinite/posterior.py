@@ -83,6 +83,8 @@ def student(
     A t law of 2 shape + n degrees of freedom about the mean of the Gaussian process; its scale matrix is that process's
     covariance times (2 rate + y K^-1 y) / (2 shape + n). The arguments are those of [`gaussian`]; without data
     (n = 0) it is the prior, of 2 shape degrees of freedom and scale matrix rate / shape K.
+
+    **Raises:** `ValueError` for `shape` or `rate` <= 0, and as [`gaussian`].
     """
     require_positive(shape=shape, rate=rate)
     factor = _factor(kernel, 0.0)
@@ -112,6 +114,19 @@ def scale_mixture(
     """Posterior under any prior of the scale, given by draws from it: each weighs as much as it explains the targets.
 
     `scales` are samples (or quantiles at equal steps) of the prior: importance sampling, arXiv:2107.01408, section 4.
+
+    ```python
+    from scipy.stats import halfcauchy
+    from theorysim.infinite import fully_connected, posterior, relu
+
+    x, test = jnp.array([[1.0, 0.2], [-0.3, 1.0]]), jnp.array([[0.5, 0.5]])
+    kernel, cross, prior = (fully_connected(relu, *pair, depth=2).nngp for pair in ((x,), (test, x), (test,)))
+    scales = jnp.asarray(halfcauchy.ppf((np.arange(200) + 0.5) / 200))
+    mixed = posterior.scale_mixture(kernel, cross, prior, jnp.array([1.0, -1.0]), scales=scales)
+    print(mixed.mean, mixed.covariance)
+    ```
+
+    **Raises:** `ValueError` for scales <= 0, and as [`gaussian`].
     """
     require_positive(scales=scales)
     factor = _factor(kernel, noise_var)
@@ -133,6 +148,8 @@ def with_readout_scale(kernels: Kernels, scale: ScalarLike) -> Kernels:
 
     The readout's own part of the tangent kernel does not change: K = scale K_1, Theta = K_1 + scale (Theta_1 - K_1).
     Mixed over the scale, [`dynamics.ensemble`] so becomes the law of trained networks under the prior.
+
+    **Raises:** `ValueError` for a scale <= 0.
     """
     require_positive(scale=scale)
     return Kernels(scale * kernels.nngp, kernels.nngp + scale * (kernels.ntk - kernels.nngp), kernels.angle)

@@ -47,7 +47,10 @@ class ScaledMLP(nn.Module):
 
     @nn.compact
     def preactivations(self, x: Float[Array, "n d"]) -> tuple[Float[Array, "n _"], ...]:
-        """What each layer computes, the output last."""
+        """What each layer computes, the output last.
+
+        **Raises:** `ValueError` for another number of activations than hidden layers.
+        """
         depth = len(self.multipliers) - 1
         names = ["input", *(f"hidden_{layer}" for layer in range(2, depth + 1)), "readout"]
         functions = self.activation if isinstance(self.activation, tuple) else (self.activation,) * depth

@@ -66,7 +66,10 @@ def empirical_ntk_blocks(
     *,
     memory: int = MEMORY,
 ) -> Float[Array, "n1 n2 outputs outputs"]:
-    """The kernel between all pairs of outputs; otherwise as [`empirical_ntk`]."""
+    """The kernel between all pairs of outputs; otherwise as [`empirical_ntk`].
+
+    **Raises:** as [`empirical_ntk`].
+    """
     return _checked(_kernel, apply, params, x1, x2, memory, mean=False)
 
 

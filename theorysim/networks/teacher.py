@@ -45,7 +45,10 @@ class PowerLawTeacher(NamedTuple):
 def power_law_teacher(
     inputs: int, *, spectrum: ScalarLike, target: ScalarLike, noise_var: ScalarLike = 0.0
 ) -> PowerLawTeacher:
-    """A [`PowerLawTeacher`] of the two exponents, in single precision, as networks are trained in."""
+    """A [`PowerLawTeacher`] of the two exponents, in single precision, as networks are trained in.
+
+    **Raises:** `ValueError` for `spectrum` <= 0, `target` <= 1, and a negative `noise_var`.
+    """
     require_positive(inputs=inputs, spectrum=spectrum)
     require_nonnegative(noise_var=noise_var)
     if not is_traced(target) and not np.asarray(target) > 1:

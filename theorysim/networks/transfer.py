@@ -29,6 +29,8 @@ def transfer_network(
 
     At the base width it is the usual network, of std 1 / sqrt(fan_in); a width that is its own base is in standard
     parametrisation. Train it with [`transfer_sgd`] or [`transfer_adam`].
+
+    **Raises:** `ValueError` for a depth that is no whole number >= 1.
     """
     require_count(depth=depth)
     base_width, fan_in = jnp.asarray(base_width, float), jnp.asarray(inputs, float)

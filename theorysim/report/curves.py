@@ -107,6 +107,9 @@ def read_curves(sources: "Sequence[Path | str | pd.DataFrame]", *, warmup: int =
     Steps count from 0, and the rates between those written are interpolated. `warmup` steps rise linearly from 0 to the
     largest rate; what lies before the first written step, and after them, has its rate. At most 48 losses of a curve
     are kept, evenly spread.
+
+    **Raises:** `DataError` for a curve that lacks a column, holds words, steps that do not increase, or losses that
+    are not positive.
     """
     notes: list[str] = []
     names = [Path(s).stem if isinstance(s, (str, Path)) else f"curve {i}" for i, s in enumerate(sources)]
@@ -135,7 +138,11 @@ def fit_curves(
 def fit_read(
     found: Curves, law: str = "annealing", *, samples: int = 200, level: float | int = 0.95, seed: int = 0
 ) -> CurveReport:
-    """[`fit_curves`] of curves that were read."""
+    """[`fit_curves`] of curves that were read.
+
+    **Raises:** `DataError` for a law that is not one of schedules, too few `samples`, and a `level` outside of (0,
+    1).
+    """
     require_intervals(samples, level)
     if law not in LAWS:
         raise DataError(f"law={law!r}: curves of step, lr and loss go to {' or '.join(LAWS)}")
@@ -173,7 +180,10 @@ def _blocks(which: np.ndarray, order: np.ndarray) -> np.ndarray:
 
 
 def read_rates(table: "pd.DataFrame", warmup: int, name: str = "the schedule") -> np.ndarray:
-    """One learning rate a step, from a table of some of them; messages call it by its `name`."""
+    """One learning rate a step, from a table of some of them; messages call it by its `name`.
+
+    **Raises:** `DataError` for rows that are no schedule, and a `warmup` beyond it.
+    """
     taken = _columns(table, ("step", "lr"), name)
     step, lr = (tables.numbers(table, column, f"{name}: ").to_numpy() for column in taken.values())
     _require(np.isfinite(step) & (step >= 0) & (step == np.floor(step)), step, f"{name}: step", "whole numbers >= 0")

@@ -30,6 +30,8 @@ def write(folder: Path | str, fill: Callable[[Path], None]) -> Path:
     """Let `fill` write into a new folder, and put its files into `folder`, where those of an earlier report go.
 
     Where `fill` fails, everything stays as it was. Files that no report writes stay in any case.
+
+    **Raises:** as [`require_free`].
     """
     folder = Path(folder)
     require_free(folder)

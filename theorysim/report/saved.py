@@ -10,7 +10,10 @@ from theorysim.report.report import FORMAT
 
 
 def load(path: Path | str) -> scaling.RunReport | curves.CurveReport:
-    """A report from its fit.json, or from the folder that holds it."""
+    """A report from its fit.json, or from the folder that holds it.
+
+    **Raises:** `DataError` for a file that is missing, or no report.
+    """
     path = Path(path)
     path = path / "fit.json" if path.is_dir() else path
     try:

@@ -46,7 +46,10 @@ class RunReport(Report):
         return f"{self.law.name} {self.group}".strip()
 
     def predict(self, **inputs: Any) -> Prediction:
-        """The loss at inputs of one shape, with intervals at the report's level."""
+        """The loss at inputs of one shape, with intervals at the report's level.
+
+        **Raises:** `DataError` for inputs that are missing, unknown, or out of range.
+        """
         missing = [name for name in self.law.inputs if name not in inputs]
         unknown = [name for name in inputs if name not in self.law.inputs]
         if missing or unknown:
@@ -184,7 +187,10 @@ def fit_runs(
     level: float | int = 0.95,
     seed: int = 0,
 ) -> RunReport:
-    """Fit a law to the runs of one configuration that [`find`][theorysim.report.find] found."""
+    """Fit a law to the runs of one configuration that [`find`][theorysim.report.find] found.
+
+    **Raises:** `DataError` as [`theorysim.scaling.fit`] does, led by the configuration's name.
+    """
     require_intervals(samples, level)
     try:
         fitted = scaling.fit(law, runs.columns, objective=objective)
@@ -220,7 +226,10 @@ def fit_runs(
 
 
 def of_json(saved: dict[str, Any]) -> RunReport:
-    """A report from what its `to_json` wrote."""
+    """A report from what its `to_json` wrote.
+
+    **Raises:** `DataError` for columns that do not belong together.
+    """
     law = law_named(saved["law"])
     common = common_of(saved, law.parameters)
     runs = {name: np.asarray(saved["runs"][name], float) for name in (*law.inputs, "loss")}

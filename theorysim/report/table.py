@@ -39,7 +39,10 @@ class Runs:
 
 
 def read(source: "Path | str | pd.DataFrame | Mapping[str, Any]") -> "pd.DataFrame":
-    """A table from CSV, JSON lines or parquet, by the file's ending, or from columns in memory."""
+    """A table from CSV, JSON lines or parquet, by the file's ending, or from columns in memory.
+
+    **Raises:** `DataError` for a file that is missing, empty, of another kind, or damaged.
+    """
     import pandas as pd
 
     if isinstance(source, (pd.DataFrame, Mapping)):

@@ -56,6 +56,8 @@ def likelihood_ratio(larger: Fit, smaller: Fit | Mapping[str, float]) -> Ratio:
 
     Both are judged by [`log_likelihood`] under the larger fit's objective (Wilks 1938; arXiv:2404.10102 tests the
     parameters that Hoffmann et al. printed).
+
+    **Raises:** `RunsError` where the smaller fit is not a restriction of the larger one.
     """
     problem = larger.problem
     weights = np.asarray(problem.weights)
@@ -94,6 +96,8 @@ def hold_out(
     """Fit where `by` (a compute, a size) is at most `beyond`, judge where it is more: the honest score of a law.
 
     `options` go to [`fit`].
+
+    **Raises:** `RunsError` where `beyond` leaves no run on one side, and as [`fit`].
     """
     by = np.asarray(by)
     held_out = by > beyond

@@ -38,6 +38,8 @@ def next_run(
     is worth, V becomes V - V j j^T V / (v + j^T V j); v is that of the runs there are, tr(V J^T J) / parameters, the
     classical c-optimal design (Chaloner & Larntz 1989) for a robust estimator. `cost` is in units of choice; 1 each
     unless given.
+
+    **Raises:** `RunsError` for candidates that lack an input of the law.
     """
     problem, law = fit.problem, fit.law
     missing = [name for name in law.inputs if name not in candidates]

@@ -206,7 +206,10 @@ def fit(
 
 
 def named(law: str) -> Law:
-    """A law of the registry."""
+    """A law of the registry.
+
+    **Raises:** `RunsError` for a name that the registry lacks.
+    """
     if law in schedule.LAWS:
         raise RunsError(
             f"law={law!r} is a law of schedules: fit what schedule.law_of(schedule.LAWS[{law!r}], curves) makes of "

@@ -78,7 +78,10 @@ def frontier_exponent(parameters: Mapping[str, Any]) -> Numbers:
 
 
 def chinchilla_frontier(parameters: Mapping[str, Any], compute: Numbers) -> Allocation:
-    """The frontier of [`chinchilla`] at 6 n d flops."""
+    """The frontier of [`chinchilla`] at 6 n d flops.
+
+    **Raises:** `ValueError` for a compute <= 0.
+    """
     require_positive(compute=compute)
     alpha, beta, A, B = (parameters[name] for name in ("alpha", "beta", "A", "B"))
     pairs = jnp.asarray(compute, float) / 6
@@ -102,6 +105,8 @@ def overhead(parameters: Mapping[str, Any], ratio: Numbers) -> Overhead:
 
     d / d* = [1 - (beta / alpha) (ratio^-alpha - 1)]^(-1 / beta). Below ratio = (1 + alpha / beta)^(-1 / alpha) no data
     suffice, and the overhead is infinite.
+
+    **Raises:** `ValueError` for a ratio <= 0.
     """
     require_positive(ratio=ratio)
     alpha, beta = parameters["alpha"], parameters["beta"]
@@ -125,6 +130,8 @@ def allocate(
 
     The loss along the budget must have one minimum in n between `low` and `high`, the compute itself unless given; NaN
     where it has none. Other inputs of the law are `given`. Differentiable in parameters and compute.
+
+    **Raises:** `ValueError` for a law without n and d, and for numbers <= 0.
     """
     _require_sizes(law)
     high = compute if high is None else high
@@ -150,7 +157,10 @@ def compute_for(
     high: ScalarLike = 1e33,
     **options: Any,
 ) -> Scalar:
-    """The inverse of [`allocate`]: the least compute that reaches a loss; NaN where none in [low, high] does."""
+    """The inverse of [`allocate`]: the least compute that reaches a loss; NaN where none in [low, high] does.
+
+    **Raises:** `ValueError` as [`allocate`].
+    """
     require_positive(loss=loss, low=low, high=high)
 
     def excess(log_compute: Array) -> Array:

@@ -49,7 +49,17 @@ class Objective(NamedTuple):
 
 
 def huber(delta: ScalarLike = 1e-3, *, overestimate: ScalarLike = 1.0) -> Objective:
-    """The objective of Hoffmann et al. (arXiv:2203.15556, appendix D)."""
+    """The objective of Hoffmann et al. (arXiv:2203.15556, appendix D).
+
+    ```python
+    from theorysim import scaling
+
+    n = 10.0 ** np.arange(6, 12)
+    runs = {"x": n, "loss": 2 + (1e6 / n) ** 0.5 * (1 + 0.01 * (-1) ** np.arange(6))}
+    below = scaling.fit("m2", runs, objective=scaling.huber(overestimate=100.0))
+    assert (below.residuals > -1e-3).all()  # a law that lies below the losses
+    ```
+    """
     return Objective(delta, 1.0, overestimate)
 
 

@@ -28,14 +28,20 @@ def pass_rate_law(n: Numbers, c: ScalarLike, alpha: ScalarLike) -> Float[Array, 
 
 
 def mle(successes: Numbers, draws: Numbers) -> Float[Array, "*shape"]:
-    """Successes over draws, r / K, the maximum of the likelihood: too high by [`mle_bias`]."""
+    """Successes over draws, r / K, the maximum of the likelihood: too high by [`mle_bias`].
+
+    **Raises:** `ValueError` for less than 1 success, and more successes than draws.
+    """
     _check_counts(successes, draws)
     successes, draws = as_floats(successes, draws)
     return successes / draws
 
 
 def unbiased_estimate(successes: Numbers, draws: Numbers) -> Float[Array, "*shape"]:
-    """(r - 1) / (K - 1), whose mean is p; for r >= 2."""
+    """(r - 1) / (K - 1), whose mean is p; for r >= 2.
+
+    **Raises:** `ValueError` for less than 2 successes, and more successes than draws.
+    """
     _check_counts(successes, draws, least=2)
     successes, draws = as_floats(successes, draws)
     return (successes - 1) / (draws - 1)
@@ -46,6 +52,8 @@ def mle_bias(rate: ScalarLike, successes: int) -> Scalar:
 
     E[r / K] / p is the hypergeometric function 2F1(1, 1; r + 1; 1 - p): by its recursion in r up to p = 1/2, by its
     series beyond; neither loses digits.
+
+    **Raises:** `ValueError` for a rate outside of (0, 1), and less than 1 success.
     """
     _check_rate(rate)
     if not successes >= 1:
@@ -72,6 +80,8 @@ def log_estimate(rate: ScalarLike, successes: ScalarLike) -> LogEstimate:
 
     For an exponential X of mean 1, log(X / K) has the distribution function 1 - E exp(-x K) in x, which is a power of
     an elementary function: both moments are integrals over log x of analytic functions, exact to rounding (1e-14).
+
+    **Raises:** `ValueError` for a rate outside of (0, 1), and `successes` <= 0.
     """
     _check_rate(rate)
     require_positive(successes=successes)
@@ -90,6 +100,8 @@ def weights(rate: Numbers, successes: Numbers) -> Float[Array, "*shape"]:
     """One over the variance of log(-log(r / K)) for many successes: r (log p)^2 / (1 - p).
 
     It is also the Fisher information of log(-log p) in the draws, at any number of successes.
+
+    **Raises:** `ValueError` for a rate outside of (0, 1).
     """
     _check_rate(rate)
     p, r = as_floats(rate, successes)

@@ -107,6 +107,15 @@ def dmft(
 
     `activation` is elementwise and smooth (two derivatives are taken); it is a static argument.
 
+    ```python
+    from theorysim.infinite import mup, tanh
+
+    mesh = jax.make_mesh((len(jax.devices()),), ("neurons",))
+    problem = {"depth": 2, "gamma0": 1.0, "learning_rate": 0.3, "steps": 2, "key": jax.random.key(0)}
+    limit = mup.dmft(tanh, jnp.eye(2), jnp.array([1.0, -1.0]), **problem, samples=128, mesh=mesh)
+    print(limit.value.loss, limit.error.loss)
+    ```
+
     **Raises:** `ValueError` for shapes that do not match, values that are not finite, `gamma0` or `learning_rate` <= 0,
     counts below 1, `samples` that do not divide into pairs, and for less than float64 at depth > 1, where covariances
     are singular to 1e-10.

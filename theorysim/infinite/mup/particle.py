@@ -132,6 +132,14 @@ def particles(
       argument, so pass the same function to compile once.
     - `points`: of the initial law, about, or half circles; by default as above.
 
+    ```python
+    from theorysim.infinite import mup, relu
+
+    problem = {"gamma0": 1.0, "learning_rate": 0.3, "steps": 4}
+    exact = mup.particles(relu, jnp.array([[1.0]]), jnp.array([1.0]), **problem)
+    assert exact.converged and exact.error.loss.max() == 0
+    ```
+
     **Raises:** `ValueError` for shapes that do not match, `gamma0` or `learning_rate` <= 0, `steps` < 1.
     """
     activation = as_activation(activation)

@@ -31,6 +31,8 @@ def annealing_law(curves: Sequence[Curve], *, count_warm_up: bool = False) -> Fi
 
     The drops before each loss are binned into at most 34, with each bin's sum, mean and variance kept: S2 changes by at
     most 5e-6 of the memory times the peak.
+
+    **Raises:** `ValueError` for no curves, and for rates, steps or losses that make no curve.
     """
     down = [annealed_drops(curve.rates, count_warm_up=count_warm_up) for curve in _checked(curves)]
     runs, past = observe(curves, down, by_area=False)
@@ -80,6 +82,8 @@ def multi_power_law(curves: Sequence[Curve], *, count_warm_up: bool = True) -> F
 
     The drops before each loss are binned into at most 34, with each bin's sum, mean and variance kept: the sum changes
     by at most 5e-6 of the peak.
+
+    **Raises:** as [`annealing_law`].
     """
     down = [drops(curve.rates, count_warm_up=count_warm_up) for curve in _checked(curves)]
     runs, past = observe(curves, down, by_area=True)

@@ -24,6 +24,8 @@ def annealed_area(rates: Rates, memory: ScalarLike, *, count_warm_up: bool = Fal
 
     Each drop weighs 1 - lam^(steps since), times `memory`. In O(length), by a scan. A warm-up that counts
     begins with the rise from 0 to rates[0].
+
+    **Raises:** `ValueError` for negative rates, and a memory below 1.
     """
     require_rates(rates)
     _require_memory(memory)
@@ -55,6 +57,8 @@ def annealing(
 
     S2 is the [`annealed_area`]; `memory` = 1 / (1 - lam), in steps. The annealing starts after the warm-up, whose rise
     would else make S2 negative for ever after; `count_warm_up` counts it, as some code of the paper's readers does.
+
+    **Raises:** `ValueError` for negative rates, a memory below 1, and steps outside of the schedule.
     """
     steps = require_steps(steps, rates)
     area = annealed_area(rates, memory, count_warm_up=count_warm_up)
@@ -80,6 +84,8 @@ def multi_power(
     G(u) = 1 - (1 + C u)^-beta and S_k the sum of rates from k on (Luo et al., arXiv:2503.12811). Exact, in
     O(steps length). The paper's step t is t + 1 here (it counts from 0). Its constants count the rises of the warm-up
     as negative drops: without them, they miss its losses by 0.1 nats.
+
+    **Raises:** `ValueError` for negative rates, and steps outside of the schedule.
     """
     require_rates(rates)
     steps = require_steps(steps, rates)
@@ -130,6 +136,8 @@ def steps_to_loss(law: ScheduleLaw, rates: Rates, loss: ScalarLike, **parameters
     """The inverse of a law in its steps: after how many the loss is first reached; NaN where it never is.
 
     Losses between steps are on lines, which makes it differentiable; a loss that the first step goes below takes 1.
+
+    **Raises:** `ValueError` for a loss <= 0.
     """
     require_positive(loss=loss)
     losses = law(rates=rates, steps=jnp.arange(1, len(rates) + 1), **parameters)

@@ -39,6 +39,8 @@ def optimise(
     ([`multi_power`] is not, and likes staircases of few large drops): the end is a minimum, not proven to be the least.
     Close a warm-up into `final_loss`. Of order iterations times the cost of the law; jittable, vmappable over the peak
     and what `final_loss` closes over.
+
+    **Raises:** `ValueError` for a peak or learning rate <= 0, and less than 2 steps.
     """
     require_positive(peak=peak, learning_rate=learning_rate)
     if length < 2:

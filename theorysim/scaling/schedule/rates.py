@@ -42,6 +42,8 @@ def stable_decay(
     down over the last `decay` steps by `shape` of their progress in [0, 1).
 
     Rate `final` would be the next after the last, so that no step is wasted on a final rate of zero.
+
+    **Raises:** `ValueError` for negative rates, and phases longer than the schedule.
     """
     require_nonnegative(peak=peak, final=final, warm_up=warm_up, decay=decay)
     if length < 1 or warm_up + decay > length:
@@ -64,7 +66,10 @@ def cosine(peak: ScalarLike, length: int, *, final: ScalarLike = 0.0, warm_up: i
 def two_stage(
     peak: ScalarLike, second: ScalarLike, length: int, *, switch: int, warm_up: int = 0
 ) -> Float[Array, " length"]:
-    """[`constant`], with the rate `second` from step `switch` on."""
+    """[`constant`], with the rate `second` from step `switch` on.
+
+    **Raises:** `ValueError` for a negative rate, and a switch outside of the schedule.
+    """
     require_nonnegative(second=second)
     if not warm_up <= switch <= length:
         raise ValueError(f"switch={switch}: give a step between warm_up = {warm_up} and length = {length}")
