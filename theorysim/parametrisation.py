@@ -2,7 +2,7 @@
 
 The weights of layer l = 1 ... L + 1 of a network of width n are W^l = n^-a_l w^l with w^l ~ N(0, n^-2b_l), trained by
 gradient descent on w at the learning rate learning_rate n^-c (Yang & Hu, arXiv:2011.14522). Layer 1 reads inputs of
-fixed dimension, layer L + 1 is the readout. Two exponents a layer are all that matters, since
+fixed dimension, layer L + 1 is the readout. Two exponents per layer are all that matters, since
 
     W^l(0) ~ n^-(a_l + b_l),    a step of W^l is -learning_rate n^-(2 a_l + c) dLoss/dW^l.
 """
@@ -17,7 +17,7 @@ from theorysim.typing import ScalarLike, as_floats
 
 
 class Parametrisation(NamedTuple):
-    """Exponents of the width: multipliers n^-a, standard deviations n^-b, one a layer; learning rate n^-c."""
+    """Exponents of the width: multipliers n^-a, standard deviations n^-b, one per layer; learning rate n^-c."""
 
     a: Float[Array, " layers"]
     b: Float[Array, " layers"]
@@ -76,7 +76,7 @@ class Invariants(NamedTuple):
 
 
 def invariants(parametrisation: Parametrisation) -> Invariants:
-    """`initial` = a + b and `rate` = 2 a + c, one a layer."""
+    """`initial` = a + b and `rate` = 2 a + c, one per layer."""
     a, b, c = exponents_of(parametrisation)
     return Invariants(a + b, 2 * a + c)
 

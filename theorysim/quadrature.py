@@ -24,12 +24,22 @@ from jaxtyping import Array, Float
 
 from theorysim.typing import Scalar
 
-# To |z| = 12, since a Hermite function of high degree reaches far: it meets exp(-z^2 / 4) there, not exp(-z^2 / 2).
-NODES = np.linspace(-12.0, 12.0, 481)
-WEIGHTS = np.exp(-(NODES**2) / 2) / np.sqrt(2 * np.pi) * (NODES[1] - NODES[0])
 
-LEGENDRE = np.polynomial.legendre.leggauss(72)
-PANEL = np.polynomial.legendre.leggauss(40)  # between two kinks
+def trapezoid(reach: float, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes from -reach to reach, and their weights in a mean over the standard Gaussian."""
+    nodes = np.linspace(-reach, reach, count)
+    return nodes, np.exp(-(nodes**2) / 2) / np.sqrt(2 * np.pi) * (nodes[1] - nodes[0])
+
+
+def legendre(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Gauss's nodes on [-1, 1], and their weights."""
+    return np.polynomial.legendre.leggauss(count)
+
+
+# To |z| = 12, since a Hermite function of high degree reaches far: it meets exp(-z^2 / 4) there, not exp(-z^2 / 2).
+NODES, WEIGHTS = trapezoid(12.0, 481)
+LEGENDRE = legendre(72)
+PANEL = legendre(40)  # between two kinks
 FARTHEST = 10.0  # standard deviations; exp(-50) of the Gaussian lies beyond
 RADII = (LEGENDRE[0] + 1) * FARTHEST / 2
 RADIAL_WEIGHTS = LEGENDRE[1] * FARTHEST / 2 * RADII * np.exp(-(RADII**2) / 2)

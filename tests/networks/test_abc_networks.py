@@ -212,7 +212,7 @@ def test_adam_moves_every_layer_alike_under_mup_and_by_powers_in_standard_parame
 
 
 def test_bad_input_is_named():
-    with pytest.raises(ValueError, match=r"activation has 2 functions: give one, or 3, one a hidden layer"):
+    with pytest.raises(ValueError, match=r"activation has 2 functions: give one, or 3, one per hidden layer"):
         abc_network(mup(3), width=8, activation=(jnp.tanh, jnp.sin)).init(jax.random.key(0), X)
     with pytest.raises(ValueError, match=r"depth=0: give a whole number >= 1"):
         transfer_network(width=8, base_width=8, depth=0, inputs=3, outputs=1, activation=jnp.tanh)

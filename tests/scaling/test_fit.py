@@ -357,7 +357,7 @@ def test_a_vanishing_term_is_warned_of(runs):
             {"fixed": {"gamma": 1.0}},
             r"fixed=\['gamma'\]: chinchilla has the parameters \['E', 'A', 'B', 'alpha', 'beta'\]",
         ),
-        ({"weights": np.zeros(240)}, r"weights: give one finite number >= 0 a run, not all zero"),
+        ({"weights": np.zeros(240)}, r"weights: give one finite number >= 0 per run, not all zero"),
         ({"starts": 0}, r"starts=0: give at least one"),
         ({"starts": {"x": np.ones(2)}}, r"starts=\['x'\]: give arrays for some of \['E', 'A', 'B', 'alpha', 'beta'\]"),
     ],

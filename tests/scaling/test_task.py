@@ -139,5 +139,5 @@ def test_refusals():
         task.mle_bias(0.1, 0)
     with pytest.raises(ValueError, match="2 sizes for 3 parameters: give at least 3"):
         task.fit_task(jnp.ones(2), jnp.ones(2), jnp.full(2, 3.0), curved=True)
-    with pytest.raises(ValueError, match="n, successes, draws have 3, 2, 3 values: give one a size"):
+    with pytest.raises(ValueError, match="n, successes, draws have 3, 2, 3 values: give one per size"):
         task._check_fit(jnp.ones(3), jnp.ones(2), jnp.full(3, 3.0), 2)

@@ -139,5 +139,5 @@ def test_refusals():
         verifier.resample(0.5, 1.0, 0.2, -1.0)
     with pytest.raises(ValueError, match=r"cost=-1\.0: give a value >= 0"):
         verifier.best_draws(TWO, false_positive=0.1, cost=-1.0)
-    with pytest.raises(ValueError, match=r"success has shape \(2,\), share \(1,\): give one a task"):
+    with pytest.raises(ValueError, match=r"success has shape \(2,\), share \(1,\): give one per task"):
         verifier.utility(verifier.Tasks(jnp.ones(2), jnp.ones(1)), 1.0, false_positive=0.1, cost=1.0)

@@ -66,7 +66,7 @@ class Grid:
     - an array of shape `(n,)`: a traced axis. `fn` sees one number at a time; one compile for all.
     - [`zipped`](`lr=..., batch_size=...`): a dimension along which several arguments advance together.
     - [`labelled`](`smooth=..., rough=...`): numbers, arrays or trees of them behind labels; one compile for all.
-    - [`static`](`64, 128`): a Python loop, one compile a value. Outputs must have equal shapes.
+    - [`static`](`64, 128`): a Python loop, one compile per value. Outputs must have equal shapes.
 
     The keyword names the dimension, and the argument of `fn` (for `zipped`, its own keywords do).
 

@@ -58,7 +58,7 @@ class Layout(NamedTuple):
 
 
 def parts_of(fn: Callable, grid: Grid, key: jax.Array | None) -> list[Part]:
-    """Trace `fn` once a combination of static values; `ValueError` where their outputs differ in shape."""
+    """Trace `fn` once per combination of static values; `ValueError` where their outputs differ in shape."""
     traced, parts = grid.traced(), []
     labels = [axis.loop.labels() if axis.loop else [] for axis in grid.axes.values()]
     for index, values in grid.static_points():

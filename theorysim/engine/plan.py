@@ -88,7 +88,7 @@ def fit_to_memory(
 ) -> Executable:
     """The widest executable that `points` can use and `memory` (bytes) can hold.
 
-    The lanes a device are fixed by the program, the grid and the memory, never by the number of
+    The lanes per device are fixed by the program, the grid and the memory, never by the number of
     devices: where the memory holds fewer tiles than there are devices, fewer devices work.
     """
     room = memory / 2 / MARGIN

@@ -53,7 +53,7 @@ class Program:
     def executable(
         self, operands: Operands, axes: int, folded: Sequence[int], lanes: int, devices: list[Device]
     ) -> "Executable":
-        """An executable of `lanes` points a device, for a grid of so many axes; compiled once.
+        """An executable of `lanes` points per device, for a grid of so many axes; compiled once.
 
         A point's key is folded from its index along the axes `folded`.
 

@@ -55,7 +55,7 @@ def sweep(
     **Arguments:**
 
     - `fn`: takes one grid point by keyword (and `key` where one is given); returns a dict or NamedTuple of
-      arrays. Pure and jittable; traced once a combination of static values, whatever the grid's size.
+      arrays. Pure and jittable; traced once per combination of static values, whatever the grid's size.
     - `grid`: the [`Grid`].
     - `key`: a typed PRNG key. Each point's key is folded from its index along every axis of the grid, so it
       stays the same when an axis grows.
@@ -68,7 +68,7 @@ def sweep(
       used: `.load()` takes it into memory.
     - `keep`: an earlier result on this grid, with this key. Its finite points are kept, the others computed.
     - `memory`: budget in bytes; half the machine's or the device's by default.
-    - `lanes`: points computed at once on a device; from the compiled program's memory analysis by default.
+    - `lanes`: points computed at once per device; from the compiled program's memory analysis by default.
     - `devices`: this process's devices by default. Of several forced host devices, one is used where `fn` calls LAPACK:
       they share one thread pool, and in jaxlib 0.10 each can wait in it for the others, for ever.
     - `progress`: a bar over points; by default on a terminal only.
@@ -140,7 +140,7 @@ class Plan(NamedTuple):
     def __str__(self) -> str:
         return (
             f"{self.missing:,} of {self.points:,} points to compute, in {self.blocks:,} blocks, "
-            f"{max(self.lanes.values()):,} at once a device; {self.device_bytes / 2**20:,.1f} MiB on a device, "
+            f"{max(self.lanes.values()):,} at once per device; {self.device_bytes / 2**20:,.1f} MiB on a device, "
             f"{self.result_bytes / 2**20:,.1f} MiB of results; about {self.seconds:.2g} s after compiling"
         )
 

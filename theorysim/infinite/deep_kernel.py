@@ -144,7 +144,7 @@ class _Search(NamedTuple):
 
 
 def _minimise(evaluate: Callable[[Array], tuple[Array, Array]], start: Array, tolerance, steps) -> _Search:
-    """L-BFGS with bisection for the weak Wolfe conditions (Lewis & Overton 2013), one evaluation a step.
+    """L-BFGS with bisection for the weak Wolfe conditions (Lewis & Overton 2013), one evaluation per step.
 
     optax's own line search holds three copies of the objective, and takes three times as long to compile.
     """

@@ -26,7 +26,7 @@ from jaxtyping import Array, Float
 from theorysim.checks import require_count, require_finite, require_in, require_positive
 from theorysim.infinite.activation import Activation, angle, as_activation, hermite
 from theorysim.infinite.covariance import of_inputs
-from theorysim.quadrature import chebyshev_sum, gaussian_mean, hermite_coefficients
+from theorysim.quadrature import chebyshev, chebyshev_sum, gaussian_mean, hermite_coefficients, legendre
 
 NEAREST_NEIGHBOUR, MAJORITY_VOTE, SINGULAR_KERNEL, LINEAR = range(4)
 LABELS = ("nearest neighbour", "majority vote", "singular kernel", "linear")
@@ -238,7 +238,7 @@ def _series(activation: Activation) -> Series:
 
 def _kinked(activation: Activation) -> Series:
     """With kinks, powers fall like j^(-5/2). But psi' is smooth in the angle, and its integral keeps all digits."""
-    nodes = np.cos(np.pi * (np.arange(ANGLES) + 0.5) / ANGLES)
+    nodes, to_coefficients = chebyshev(ANGLES)
     angles = np.pi / 4 * (1 + nodes)
     with jax.ensure_compile_time_eval():
         one = jnp.ones(())
@@ -254,27 +254,20 @@ def _kinked(activation: Activation) -> Series:
         cosines = jnp.asarray(np.cos(np.stack([angles, np.pi - angles])))
         slopes = np.asarray(activation.dual_derivative(one, one, cosines), float) / square
     eps = float(jnp.finfo(one.dtype).eps)
-    slopes = np.stack([_chebyshev(row) for row in slopes])
+    slopes = slopes @ to_coefficients.T
     if np.abs(slopes[:, -4:]).max() > max(1e-11, 100 * eps) * np.abs(slopes).max():
         raise ValueError(
             f"psi' of {activation.name!r} is not resolved by {ANGLES} angles: give an activation whose kinks, here "
             f"{activation.kinks}, are further apart"
         )
-    turns, weights = np.polynomial.legendre.leggauss(24)
+    turns, weights = legendre(24)
     inner = np.multiply.outer(angles, (1 + turns) / 2)
     ratios = []
     for row in slopes:
         integrand = np.polynomial.chebyshev.chebval(4 / np.pi * inner - 1, row) * np.sin(inner)
-        ratios.append(_chebyshev(angles * (integrand @ weights) / 2 / (2 * np.sin(angles / 2) ** 2)))
+        ratios.append(to_coefficients @ (angles * (integrand @ weights) / 2 / (2 * np.sin(angles / 2) ** 2)))
     found = np.array(powers)
     return Series(found, found, found, _koenigs_series(found), even, Table(np.stack(ratios), slopes))
-
-
-def _chebyshev(values: Float[np.ndarray, " terms"]) -> Float[np.ndarray, " terms"]:
-    """Coefficients from values at the nodes."""
-    terms = len(values)
-    waves = np.cos(np.pi * np.outer(np.arange(terms), np.arange(terms) + 0.5) / terms)
-    return np.where(np.arange(terms) > 0, 2, 1) / terms * (waves @ values)
 
 
 def _at(table: Float[np.ndarray, "2 terms"], z: Array, gap: Array) -> Array:

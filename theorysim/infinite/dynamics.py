@@ -1,7 +1,7 @@
 """Training an infinitely wide network by full-batch gradient descent on the mean squared error.
 
 The network is linear in its parameters, so that each eigenvector of the tangent kernel relaxes on its own
-(Jacot et al., arXiv:1806.07572): after one eigendecomposition, any time of any of these rules costs O(n) a mode.
+(Jacot et al., arXiv:1806.07572): after one eigendecomposition, any time of any of these rules costs O(n) per mode.
 Lee et al., arXiv:1902.06720, eqs. 14 to 16, treat gradient flow; in discrete time the learning rate need not be small.
 """
 

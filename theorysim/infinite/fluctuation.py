@@ -18,10 +18,10 @@ from jaxtyping import Array, Float
 
 from theorysim.checks import require_count, require_finite, require_nonnegative
 from theorysim.infinite.activation import Activation, as_activation
+from theorysim.quadrature import trapezoid
 from theorysim.typing import ScalarLike
 
-NODES = np.linspace(-7, 7, 57)  # of a trapezoid rule in both variables: covariances need few digits
-WEIGHTS = np.exp(-(NODES**2) / 2) / np.exp(-(NODES**2) / 2).sum()
+NODES, WEIGHTS = trapezoid(7.0, 57)  # in both variables: covariances need few digits
 
 
 def nngp_variance(

@@ -66,12 +66,12 @@ def fully_connected(
 
     - `x1`, `x2`: inputs. `x2=None` is x1 again: the diagonal is then exact.
     - `depth`: hidden layers; may be traced (forward differentiation only).
-    - `weight_var`, `bias_var`: one number, or one a layer, shape (depth + 1,), readout last. May be traced.
+    - `weight_var`, `bias_var`: one number, or one per layer, shape (depth + 1,), readout last. May be traced.
     - `residual`: each hidden layer but the first is z <- z + residual Dense(phi(z)); 1 / sqrt(depth) has an infinite
       depth limit (Bordelon et al., arXiv:2309.16620).
     - `layer_norm`: phi sees z normalised over its channels, to variance 1.
     - `parametrisation`: with `"standard"`, Theta <- width T(K) + 1 + weight_var T'(K) * Theta, where the 1 is of the
-      biases, needs the `width` of the hidden layers: one number, or one a layer, shape (depth,)
+      biases, needs the `width` of the hidden layers: one number, or one per layer, shape (depth,)
       (Sohl-Dickstein et al., arXiv:2001.07301).
     - `biases`: of the standard parametrisation, whether they are trained; by default where bias_var is above 0. With
       `True` and a bias_var of 0 they are trained from 0, as frameworks do.
@@ -79,9 +79,9 @@ def fully_connected(
       variance of 1; up to four times the products at 20), to a relative error of 1e-10. NaN beyond variances of about
       40 for erf, 25 for tanh.
 
-    Where the inputs differ in norm, an activation without closed duals goes by Hermite series, 384 products an entry:
+    Where the inputs differ in norm, an activation without closed duals goes by Hermite series, 384 products per entry:
     for tanh the relative error of T and T' at equal inputs is 2e-12 and 4e-10 at a variance of 5, 1e-9 and 1e-6 at 10.
-    One with kinks and no closed duals takes milliseconds an entry.
+    One with kinks and no closed duals takes milliseconds per entry.
 
     **Raises:** `ValueError` for inputs of unequal dimension or not finite, a negative variance or depth, variances of
     another number than layers, a standard parametrisation without a width, `biases` without it, and `normalised` inputs

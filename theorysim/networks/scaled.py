@@ -55,7 +55,7 @@ class ScaledMLP(nn.Module):
         names = ["input", *(f"hidden_{layer}" for layer in range(2, depth + 1)), "readout"]
         functions = self.activation if isinstance(self.activation, tuple) else (self.activation,) * depth
         if len(functions) != depth:
-            raise ValueError(f"activation has {len(functions)} functions: give one, or {depth}, one a hidden layer")
+            raise ValueError(f"activation has {len(functions)} functions: give one, or {depth}, one per hidden layer")
         found = []
         for i, name in enumerate(names):
             features = self.outputs if name == "readout" else self.width

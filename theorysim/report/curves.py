@@ -25,7 +25,7 @@ USUAL = {
     "lr": ("lr", "learning_rate", "learning_rates", "eta"),
     "loss": tables.USUAL["loss"],
 }
-BLOCKS = 8  # of consecutive losses that a resample draws together, a curve
+BLOCKS = 8  # of consecutive losses per curve; a resample draws each together
 LOSSES = 48  # of a curve that are fitted, evenly in steps: neighbours say the same, and each sums over its past
 
 
@@ -43,7 +43,7 @@ class CurveReport(Report):
         return self.law
 
     def predict(self, rates: Any, steps: Any = None) -> Prediction:
-        """Losses under another schedule, one learning rate a step, after so many steps (all of them by default)."""
+        """Losses under another schedule, one learning rate per update, after so many steps (all of them by default)."""
         fn = LAWS[self.law].fn
         rates = jnp.asarray(rates, float)
         steps = np.array([len(rates)]) if steps is None else np.asarray(steps)
@@ -102,7 +102,7 @@ class Curves(NamedTuple):
 
 
 def read_curves(sources: "Sequence[Path | str | pd.DataFrame]", *, warmup: int = 0) -> Curves:
-    """Training curves with columns step, lr and loss, one a file, called by the files' names.
+    """Training curves with columns step, lr and loss, one per file, called by the files' names.
 
     Steps count from 0, and the rates between those written are interpolated. `warmup` steps rise linearly from 0 to the
     largest rate; what lies before the first written step, and after them, has its rate. At most 48 losses of a curve
@@ -130,7 +130,7 @@ def fit_curves(
 ) -> CurveReport:
     """Fit a law of schedules, "annealing" or "multi_power", to training curves that [`read_curves`] reads.
 
-    A resample draws blocks of consecutive losses, an eighth of a curve each: neighbours have errors in common.
+    A resample draws blocks of consecutive losses, an eighth of its curve each: neighbours have errors in common.
     """
     return fit_read(read_curves(sources, warmup=warmup), law, samples=samples, level=level, seed=seed)
 
@@ -180,7 +180,7 @@ def _blocks(which: np.ndarray, order: np.ndarray) -> np.ndarray:
 
 
 def read_rates(table: "pd.DataFrame", warmup: int, name: str = "the schedule") -> np.ndarray:
-    """One learning rate a step, from a table of some of them; messages call it by its `name`.
+    """One learning rate per update, from a table of some of them; messages call it by its `name`.
 
     **Raises:** `DataError` for rows that are no schedule, and a `warmup` beyond it.
     """

@@ -86,7 +86,7 @@ def _curve(report: "RunReport") -> "Figure":
 
 
 def _families(report: "RunReport") -> "Figure":
-    """Loss against data, one colour a size: the runs, and the law at their sizes."""
+    """Loss against data, one colour per size: the runs, and the law at their sizes."""
     import matplotlib as mpl
     from matplotlib.colors import LogNorm
 

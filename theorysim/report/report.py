@@ -151,7 +151,7 @@ def require_intervals(samples: int, level: float | int) -> None:
 def parameter_table(
     estimates: Mapping[str, float], draws: Mapping[str, np.ndarray], level: float | int
 ) -> "pd.DataFrame":
-    """Estimate, ends of the interval, and standard error, a row each."""
+    """Estimate, ends of the interval, and standard error, one row each."""
     import pandas as pd
 
     rows = {

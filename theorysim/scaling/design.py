@@ -14,7 +14,7 @@ from theorysim.scaling.runs import RunsError, columns
 
 
 class Design(NamedTuple):
-    """The quantity's standard error now and after each candidate, and how much of its logarithm goes for a unit cost.
+    """The quantity's standard error now and after each candidate; `gain`, the fall of its logarithm per unit of cost.
 
     `best` lists the candidates, the most useful for its cost first.
     """

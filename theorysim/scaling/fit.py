@@ -233,7 +233,7 @@ def _problem(
     if weights is not None:
         weights = np.asarray(weights, float)
         if weights.shape != loss.shape or not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
-            raise RunsError("weights: give one finite number >= 0 a run, not all zero")
+            raise RunsError("weights: give one finite number >= 0 per run, not all zero")
     log_loss = jnp.log(jnp.asarray(loss))
     require_float64("a fit", loss=log_loss)
     log_scale = {unit: jnp.zeros(()) for unit in law.units}

@@ -1,6 +1,6 @@
 """The compute-optimal frontier: which model, on how much data, for a compute; and what another size costs.
 
-For Chinchilla's law and 6 flops a parameter and token all is in closed form (Hoffmann et al., arXiv:2203.15556,
+For Chinchilla's law and 6 flops per parameter and token all is in closed form (Hoffmann et al., arXiv:2203.15556,
 section 3.3). With G = (alpha A / (beta B))^(1 / (alpha + beta)) and C the compute,
 
     n* = G (C / 6)^(beta / (alpha + beta)),    d* = (C / 6) / n*,
@@ -41,13 +41,13 @@ class Overhead(NamedTuple):
 
 
 def six_n(n: ScalarLike) -> ScalarLike:
-    """6 flops a parameter and token: two forwards, four backwards (Kaplan et al., arXiv:2001.08361, section 2.1)."""
+    """6 flops per parameter and token: two forwards, four backwards (Kaplan et al., arXiv:2001.08361, section 2.1)."""
     return 6 * n
 
 
 @dataclass(frozen=True)
 class Transformer:
-    """Training flops a token of a transformer whose n counts the matrices of its blocks, n = 12 depth width^2.
+    """Training flops per token of a transformer whose n counts the matrices of its blocks, n = 12 depth width^2.
 
     The shape follows from width = aspect * depth. What n leaves out can be added: `embedding` counts the table as if it
     were multiplied by (as 6 N D does where N includes it), `head` the readout to the vocabulary, `attention` the
@@ -66,7 +66,7 @@ class Transformer:
         require_positive(vocabulary=self.vocabulary, context=self.context, aspect=self.aspect)
 
     def __call__(self, n: Any) -> Any:
-        """Flops a token."""
+        """Flops per token."""
         width = (n * self.aspect / 12) ** (1 / 3)
         tables = (int(self.embedding) + int(self.head)) * self.vocabulary * width
         return 6 * (n + tables + int(self.attention) * self.context * width**2 / self.aspect)

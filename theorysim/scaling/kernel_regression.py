@@ -385,5 +385,5 @@ def _check(spectrum: Spectrum, samples: ScalarLike, ridge: ScalarLike) -> None:
     if jnp.shape(spectrum.eigenvalues) != jnp.shape(spectrum.power):
         raise ValueError(
             f"eigenvalues have shape {jnp.shape(spectrum.eigenvalues)}, power {jnp.shape(spectrum.power)}: "
-            "give one of each a mode"
+            "give one of each per mode"
         )

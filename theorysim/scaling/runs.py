@@ -38,7 +38,7 @@ def columns(law: Law, runs: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], n
     arrays = {name: np.asarray(runs[name], np.float64) for name in needed}
     shapes = {name: array.shape for name, array in arrays.items()}
     if len(set(shapes.values())) > 1 or arrays["loss"].ndim != 1:
-        raise RunsError(f"columns have the shapes {shapes}: give one number a run in each")
+        raise RunsError(f"columns have the shapes {shapes}: give one number per run in each")
     for name, array in arrays.items():
         # An input without unit (a sparsity, a count of repetitions) may be zero; what enters as a logarithm may not.
         positive = name == "loss" or law.inputs[name] in law.units

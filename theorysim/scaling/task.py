@@ -231,7 +231,7 @@ def _check_counts(successes: Any, draws: Any, least: int = 1) -> None:
 
 def _check_fit(n: Any, successes: Any, draws: Any, parameters: int) -> None:
     if len({len(n), len(successes), len(draws)}) > 1:
-        raise ValueError(f"n, successes, draws have {len(n)}, {len(successes)}, {len(draws)} values: give one a size")
+        raise ValueError(f"n, successes, draws have {len(n)}, {len(successes)}, {len(draws)} values: give one per size")
     if len(n) < parameters:
         raise ValueError(f"{len(n)} sizes for {parameters} parameters: give at least {parameters}")
     require_finite(n=n, successes=successes, draws=draws)

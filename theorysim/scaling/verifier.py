@@ -179,7 +179,7 @@ def _check_population(tasks: Tasks, true_positive: Any, false_positive: Any, cos
     require_nonnegative(share=tasks.share, cost=cost)
     if jnp.shape(tasks.success) != jnp.shape(tasks.share):
         raise ValueError(
-            f"success has shape {jnp.shape(tasks.success)}, share {jnp.shape(tasks.share)}: give one a task"
+            f"success has shape {jnp.shape(tasks.success)}, share {jnp.shape(tasks.share)}: give one per task"
         )
     if not is_traced(tasks.share):
         require_positive(sum_of_share=np.asarray(tasks.share).sum())

@@ -95,7 +95,7 @@ def annealed_drops(rates: Rates, *, count_warm_up: bool) -> Float[Array, " lengt
 def require_rates(rates: Any) -> None:
     """Refuse what is no schedule."""
     if np.ndim(rates) != 1 or np.shape(rates)[0] < 1:
-        raise ValueError(f"rates has the shape {np.shape(rates)}: give one learning rate a step, at least one")
+        raise ValueError(f"rates has the shape {np.shape(rates)}: give one learning rate per update, at least one")
     if not is_traced(rates):
         bad = ~(np.asarray(rates) >= 0) | ~np.isfinite(np.asarray(rates))
         if bad.any():
