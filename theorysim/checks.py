@@ -40,7 +40,7 @@ def require_count(*, least: int = 1, **counts: Any) -> None:
             raise ValueError(f"{name}={count!r}: give a whole number >= {least}")
 
 
-def require_in(low: float, high: float, **values: Any) -> None:
+def require_in(low: float | int, high: float | int, **values: Any) -> None:
     """Refuse what lies outside of [low, high]."""
     for name, value in values.items():
         if not is_traced(value) and not ((np.asarray(value) >= low) & (np.asarray(value) <= high)).all():

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from theorysim.infinite import dynamics, fully_connected, mup, tanh
+from theorysim.infinite import Activation, dynamics, fully_connected, mup, tanh
 from theorysim.infinite.mup.dmft import extend
 from theorysim.networks import train_mup
 
@@ -134,9 +134,11 @@ def test_samples_are_spread_over_devices():
 def test_a_curve_over_gamma0_has_common_noise_and_one_trace():
     traces = []
 
-    def activation(h):
+    def counted(h):
         traces.append(h)
         return jnp.tanh(h)
+
+    activation = Activation("counted", counted)
 
     def loss(gamma0):
         return mup.dmft(activation, X, Y, depth=2, gamma0=gamma0, **SMALL).value.loss

@@ -126,7 +126,7 @@ def advance(residuals: Residuals, search: Search, *, iterations: int) -> Search:
     """
     residuals = residuals._replace(weights=residuals.weights / residuals.weights.sum())
     r = residuals.at(search.point)
-    widest = jnp.max(jnp.abs(r) * (residuals.weights > 0))
+    widest = jnp.max(jnp.where(residuals.weights > 0, jnp.abs(r), 0.0))
     last = jnp.minimum(jnp.asarray(residuals.objective.delta, r.dtype), jnp.maximum(widest * 10, LEAST_ABSOLUTE))
     fresh = search.iterations == 0
     search = search._replace(
@@ -167,7 +167,7 @@ def _model(residuals: Residuals, search: Search, r: Float[Array, " runs"]) -> _M
         return jacobian.T @ (weight[:, None] * jacobian)
 
     majoriser = gram(weight * jnp.minimum(1, knee / jnp.maximum(jnp.abs(r), ZERO)))
-    hessian = jnp.where(near, gram(weight * (jnp.abs(r) <= knee)) - curved, majoriser)
+    hessian = jnp.where(near, gram(jnp.where(jnp.abs(r) <= knee, weight, 0.0)) - curved, majoriser)
     # The majoriser damps along what the runs see, its diagonal where they see nothing.
     ridge = majoriser + jnp.diag(jnp.diag(majoriser)) + 1e-12 * jnp.eye(len(point))
     return _Model(value, -slope @ jacobian, hessian, ridge, near)

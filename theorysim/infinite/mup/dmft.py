@@ -95,8 +95,8 @@ def dmft(
 ) -> Solution:
     """Gradient descent on a network with `depth` hidden layers of infinite width, exact at any learning rate.
 
-    `batches` independent systems of `samples` neurons per layer are solved one after another, and averaged; the standard
-    error comes from their spread (and is NaN for one). Neurons come in pairs with opposite r, so that f(0) = 0
+    `batches` independent systems of `samples` neurons per layer are solved one after another, and averaged; the
+    standard error comes from their spread (and is NaN for one). Neurons come in pairs with opposite r, so that f(0) = 0
     exactly, and their sources at the first times are Sobol's points: best where `samples` is a power of 2. The bias
     of a system is O(1 / samples), below its error where `samples` is well above steps times inputs. Under `vmap` over
     `gamma0` or `learning_rate`, a common `key` is common noise: differences along a curve are far more precise than
