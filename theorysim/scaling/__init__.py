@@ -1,6 +1,7 @@
 """Scaling laws: fits, intervals, frontiers, and the theory beside them."""
 
 from theorysim.scaling import approaches as approaches
+from theorysim.scaling import coverage as coverage
 from theorysim.scaling import kernel_regression as kernel_regression
 from theorysim.scaling import laws as laws
 from theorysim.scaling import schedule as schedule
