@@ -27,8 +27,8 @@ def free_port() -> int:
 
 @pytest.fixture(autouse=True)
 def _strict_promotion(request):
-    """Theory converts dtypes where it means to; optax and flax, in networks and studies, do not bear it."""
-    if request.path.parent.name in ("infinite", "scaling"):
+    """Theory converts dtypes where it means to; optax and flax rely on implicit promotion."""
+    if request.path.parent.name in ("infinite", "scaling") and not request.node.get_closest_marker("optax"):
         with jax.numpy_dtype_promotion("strict"):
             yield
     else:

@@ -304,6 +304,7 @@ def test_sizes_are_fitted_where_all_curves_have_one():
     np.testing.assert_array_equal(np.unique(runs["n"]), [1e6, 1e7])
 
 
+@pytest.mark.optax
 @pytest.mark.parametrize("law", LAWS)
 def test_no_search_of_scipys_finds_a_better_schedule(law):
     fast, _, values = LAWS[law]
@@ -364,7 +365,7 @@ def test_no_search_of_scipys_finds_a_better_schedule(law):
         ),
         (
             lambda: schedule.annealed_area(np.zeros(0), 10.0),
-            r"rates has the shape \(0,\): give one learning rate a step",
+            r"rates has the shape \(0,\): give one learning rate per update",
         ),
         (lambda: schedule.annealed_area(np.ones(3), 0.5), r"memory=0.5: give 1 / \(1 - lam\) >= 1 steps"),
         (lambda: schedule.constant(0.1, 0), r"length=0: give at least 1"),

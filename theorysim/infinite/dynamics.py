@@ -56,7 +56,7 @@ def response(
     """
     require_nonnegative(steps=steps, learning_rate=learning_rate)
     rate = learning_rate * _floored(modes) / modes.values.size
-    learnt = _descended(rate, steps) if momentum is None else _rolled(rate, steps, momentum)
+    learnt = _descended(rate, jnp.asarray(steps, rate.dtype)) if momentum is None else _rolled(rate, steps, momentum)
     return _respond(modes, cross, learnt)
 
 

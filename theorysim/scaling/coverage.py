@@ -1,7 +1,7 @@
 """Do the intervals of a fit cover? Data sets are planted about a law, fitted, and resampled.
 
 A fit to losses without noise carries its runs in units of the data, and its optimum. A data set adds noise to the log
-losses; its fit starts from that optimum, and so do those of its bootstrap resamples. For `jax.vmap` over noise and keys.
+losses; its fit and those of its resamples start from that optimum. For `jax.vmap` over noise and keys.
 """
 
 from collections.abc import Callable, Mapping

@@ -192,7 +192,7 @@ def _walk(
     problem: Problem, center: Float[Array, " parameters"], index: ScalarLike, at: Float[Array, " values"]
 ) -> Float[Array, "values parameters"]:
     """Optima with one coordinate held at each value; each starts from its neighbour's."""
-    held = replace(problem, free=problem.free * (jnp.arange(len(center)) != index))
+    held = replace(problem, free=problem.free.at[index].set(0.0))
 
     def move(point: Array, value: Array) -> tuple[Array, Array]:
         end = held.solve(point.at[index].set(value), held.weights).point

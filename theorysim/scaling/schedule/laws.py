@@ -145,7 +145,7 @@ def steps_to_loss(law: ScheduleLaw, rates: Rates, loss: ScalarLike, **parameters
     after = jnp.argmax(below)
     before = jnp.maximum(after - 1, 0)
     fall = jnp.where(after > 0, losses[before] - losses[after], 1.0)
-    steps = before + 1 + jnp.where(after > 0, (losses[before] - loss) / fall, 0.0)
+    steps = (before + 1).astype(losses.dtype) + jnp.where(after > 0, (losses[before] - loss) / fall, 0.0)
     return jnp.where(below.any(), steps, jnp.nan)
 
 
