@@ -195,8 +195,8 @@ def better_law(predicted, loss):
     annealing, multi_power = (off.sel(law=law, schedule=worst).item() for law in ("annealing", "multi_power"))
     return ts.study.Claim(
         "better law",
-        f"error of the annealing law for the schedule '{worst}', less that of the multi-power law: these students forget "
-        "by the sum of rates, not by steps",
+        f"error of the annealing law for the schedule '{worst}', less that of the multi-power law: these students "
+        "forget by the sum of rates, not by steps",
         predicted=0,
         measured=annealing - multi_power,
         tolerance=3 * error.sel(schedule=worst).item(),

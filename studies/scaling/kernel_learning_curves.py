@@ -168,7 +168,8 @@ def claims(data):
     for ridge in FEATURE_RIDGES:
         yield ts.study.agrees(
             f"random features, ridge {ridge:g}",
-            f"random features, ridge {ridge:g}: ratio of the error of regressions to theory, mean over numbers of features",
+            f"random features, ridge {ridge:g}: ratio of the error of regressions to theory, mean over numbers of "
+            "features",
             1.0,
             ts.study.mean_estimate(ratio.sel(ridge=ridge).mean("features")),
             next_order=1 / FIXED["samples"],

@@ -222,7 +222,7 @@ def claims(data):
             next_order=(high - low) / 2,
             why="half of the 95 % predictive interval",
         )
-    # The interval of the digits is as wide as their improvement: what it says is drawn, and claimed of the teacher alone.
+    # The interval of the digits is as wide as their improvement: it is drawn, and this is claimed of the teacher alone.
     of = theory.sel(task="teacher").isel(size=-1, amount=-1)
     losses = np.log(runs["loss"].sel(task="teacher").astype(float))
     gain = ts.study.mean_estimate(losses.isel(size=-2, amount=-2) - losses.isel(size=-1, amount=-1))

@@ -20,7 +20,6 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
-from sklearn.datasets import load_digits
 
 import theorysim as ts
 
@@ -46,23 +45,21 @@ SETS = ("power laws", "digits")
 DECAYS, MODES = (1.5, 2.0), 4000  # of eigenvalues and target
 RIDGES = {"power laws": 1e-3, "digits": 3.0}
 WINDOW = (10, 150)  # ranks that the exponent is read from
-FINITE = 0.05  # the theory's own error at these sizes
 
 
-def power_laws(inputs):
+def power_laws(inputs, key):
     spectrum = ts.scaling.kernel_regression.power_law(*DECAYS, modes=MODES)
-    phi = jax.random.normal(jax.random.key(0), (inputs, MODES))
-    signs = jax.random.rademacher(jax.random.key(1), (MODES,), float)
+    of_inputs, of_signs = jax.random.split(key)
+    phi = jax.random.normal(of_inputs, (inputs, MODES))
+    signs = jax.random.rademacher(of_signs, (MODES,), float)
     return (phi * spectrum.eigenvalues[None]) @ phi.T, phi @ (signs * jnp.sqrt(spectrum.power))
 
 
 def digits(inputs):
-    images, labels = load_digits(return_X_y=True)
-    order = np.random.default_rng(0).permutation(len(images))[:inputs]
-    images = images[order] - images.mean(0)
-    x = jnp.asarray(images / np.sqrt((images**2).mean(1, keepdims=True)))
+    data = ts.study.digits(inputs, scale="image", seed=0)
+    x = jnp.asarray(data.images)
     kernel = ts.infinite.fully_connected(ts.infinite.relu, x, depth=2, weight_var=2.0, bias_var=0.1).ntk
-    return kernel, jnp.asarray(np.where(labels[order] % 2, 1.0, -1.0))
+    return kernel, jnp.asarray(data.parity)
 
 
 # %% [markdown]
@@ -72,47 +69,51 @@ def digits(inputs):
 # %%
 def simulate(preset):
     theory = ts.scaling.kernel_regression
-    kernels, targets = (jnp.stack(v) for v in zip(power_laws(preset.inputs), digits(preset.inputs), strict=True))
-    ridges = jnp.array([RIDGES[name] for name in SETS])
-    spectra = [theory.measured_spectrum(kernel, y) for kernel, y in zip(kernels, targets, strict=True)]
-    spectrum = theory.Spectrum(*(jnp.stack(v) for v in list(zip(*spectra, strict=True))[:2]))
+    data = {"power laws": power_laws(preset.inputs, jax.random.key(0)), "digits": digits(preset.inputs)}
+    spectra = {name: theory.measured_spectrum(*data[name]) for name in SETS}
     most = preset.samples[-1]
 
     def predicted(data, samples):
-        of = theory.Spectrum(spectrum.eigenvalues[data], spectrum.power[data])
-        return {"error": theory.held_out_error(of, samples, ridge=ridges[data])}
+        spectrum, ridge = data
+        return {"error": theory.held_out_error(spectrum, samples, ridge=ridge)}
 
     def left_over(data, samples, key):
         """One program for all sizes: rows beyond the first are zero, and inputs that no size uses are predicted."""
-        kernel, y = kernels[data], targets[data]
+        kernel, y, ridge = data
         order = jax.random.permutation(key, preset.inputs)
         train, test = order[:most], order[most:]
         used = jnp.arange(most) < samples
         block = kernel[train][:, train] * used[:, None] * used[None]
-        weights = jax.scipy.linalg.solve(block + jnp.diag(ridges[data] + ~used), y[train] * used, assume_a="pos")
+        weights = jax.scipy.linalg.solve(block + jnp.diag(ridge + ~used), y[train] * used, assume_a="pos")
         return {"error": jnp.square(kernel[test][:, train] @ (weights * used) - y[test]).mean()}
 
-    sizes, which = np.array(preset.samples, float), np.arange(len(SETS))
+    def exponent(inputs, key):
+        spectrum = theory.measured_spectrum(*power_laws(inputs, key))
+        return {"exponent": theory.predicted_exponent(spectrum, *WINDOW).exponent}
+
+    sizes = np.array(preset.samples, float)
     fine = np.union1d(np.geomspace(sizes[0], sizes[-1], 40), sizes)
-    lines = ts.sweep(predicted, ts.Grid(data=which, samples=fine)).assign_coords(data=list(SETS))
-    points = ts.sweep(
-        left_over,
-        ts.Grid(data=which, samples=sizes),
-        key=jax.random.key(2),
-        repeats=preset.repeats,
-        devices=jax.devices()[:1],
-    ).assign_coords(data=list(SETS))
-    measured = xr.Dataset(
-        {name: (("data", "rank"), np.asarray(getattr(spectrum, name)), {}) for name in ("eigenvalues", "power")},
-        {"data": list(SETS), "rank": 1 + np.arange(preset.inputs)},
-    )
+    of_theory = ts.labelled({name: (spectra[name], RIDGES[name]) for name in SETS})
+    of_data = ts.labelled({name: (*data[name], RIDGES[name]) for name in SETS})
+    lines = ts.sweep(predicted, ts.Grid(data=of_theory, samples=fine))
+    points = ts.sweep(left_over, ts.Grid(data=of_data, samples=sizes), key=jax.random.key(2), repeats=preset.repeats)
+    measured = {
+        name: (("data", "rank"), np.stack([getattr(spectra[of], name) for of in SETS]))
+        for name in ("eigenvalues", "power")
+    }
     return xr.DataTree.from_dict(
         {
             "theory": lines,
             "simulation": points,
-            "spectrum": measured,
-            "fits": xr.concat([fits(lines, points, name, preset) for name in SETS], "data").assign_coords(
-                data=list(SETS)
+            "exponents": ts.sweep(
+                exponent,
+                ts.Grid(inputs=ts.static(preset.inputs)),
+                key=jax.random.key(4),
+                repeats=preset.repeats,
+            ),
+            "spectrum": xr.Dataset(measured, {"data": list(SETS), "rank": 1 + np.arange(preset.inputs)}),
+            "fits": xr.concat(
+                [fits(lines, points, name, preset) for name in SETS], xr.DataArray(list(SETS), dims="data", name="data")
             ),
         }
     )
@@ -157,33 +158,30 @@ def decays(data, name):
 
 # %%
 def claims(data):
-    exponent = decays(data, "power laws")[2]
-    yield ts.study.Claim(
-        "power laws: exponent from the decays of the measured spectrum",
-        predicted=float(ts.scaling.kernel_regression.power_law_exponents(*DECAYS).samples),
-        measured=float(exponent.exponent),
-        tolerance=3 * float(exponent.standard_error),
-        why="three standard errors of the decay, with its change over the window",
+    yield ts.study.agrees(
+        "exponent, power laws",
+        "power laws: exponent of the error from the decays of measured spectra, mean over data sets",
+        float(ts.scaling.kernel_regression.power_law_exponents(*DECAYS).samples),
+        ts.study.mean_estimate(data["exponents"]["exponent"].isel(inputs=0)),
     )
-    sizes = data["simulation"]["samples"].values
     for name in SETS:
         points = data["simulation"]["error"].sel(data=name)
         line = data["theory"]["error"].sel(data=name, samples=points["samples"])
-        mean, error = ts.study.mean_and_error((points / line).mean("samples"))
-        yield ts.study.Claim(
-            f"{name}: error of regressions over that of the measured spectrum, mean over sizes",
-            predicted=1,
-            measured=float(mean),
-            tolerance=FINITE + 3 * float(error),
-            why="three standard errors over training sets, and 5 % of a theory for many samples",
+        yield ts.study.limit_agrees(
+            f"error, {name}",
+            f"{name}: ratio of the error of regressions to that of the measured spectrum, extrapolated in 1 / samples",
+            1.0,
+            points / line,
+            along="samples",
         )
         fit = data["fits"].to_dataset().sel(data=name)
-        yield ts.study.Claim(
+        yield ts.study.agrees(
+            f"fitted exponent, {name}",
             f"{name}: exponent fitted to errors of regressions, and to the curve of the measured spectrum",
-            predicted=float(fit["theory"]),
-            measured=float(fit["fit"]),
-            tolerance=3 * float(fit["standard_error"]) + FINITE / np.log(sizes[-1] / sizes[0]),
-            why="three bootstrap standard errors, and 5 % of a theory for many samples over the range of sizes",
+            float(fit["theory"]),
+            ts.study.Estimate(float(fit["fit"]), float(fit["standard_error"])),
+            next_order=1 / float(points["samples"][0]),
+            why="1 / samples of the smallest size",
         )
 
 
@@ -216,8 +214,7 @@ def draw(data):
         panel.legend(loc="lower left", handlelength=1.2, borderaxespad=0.2)
     panels[0].set(ylabel=r"$\eta_i\, /\, \sum \eta$", ylim=(1e-8, 2))
     panels[1].set(ylabel=r"$a_i^2\, /\, \sum a^2$", ylim=(1e-15, 3))
-    panels[2].set_xticks([20, 50, 100], ["20", "50", "100"])
-    panels[2].xaxis.set_minor_formatter("")
+    ts.study.plain_ticks(panels[2].xaxis, [20, 50, 100])
     low, high = panels[2].get_ylim()
     panels[2].set(xlabel="samples $P$", ylabel="mean square error", ylim=(low / 4, high))
     return {"spectrum_to_exponent": figure}

@@ -125,7 +125,6 @@ def simulate(preset):
                 ts.Grid(successes=many),
                 key=jax.random.key(1),
                 repeats=preset.batches,
-                devices=jax.devices()[:1],
                 dims={"mean": ["fit"], "spread": ["fit"]},
                 coords={"fit": list(METHODS)},
             ),
@@ -142,40 +141,38 @@ def claims(data):
     theory, points = data["theory"]["usual"], data["simulation"].to_dataset()
     for successes in SUCCESSES:
         at = {"successes": successes, "rate": RARE[1]}
-        mean, error = ts.study.mean_and_error(points["usual"].sel(at))
-        yield ts.study.Claim(
-            f"{successes} successes at a rate of {RARE[1]:.1e}: mean of the usual estimate over the rate",
-            predicted=float(theory.sel(at)),
-            measured=float(mean),
-            tolerance=4 * float(error),
-            why="four standard errors over batches: estimates from few successes have a heavy tail",
+        yield ts.study.agrees(
+            f"likelihood estimate, {successes} successes",
+            f"{successes} successes at a rate of {RARE[1]:.1e}: ratio of the mean estimate by maximum likelihood to the "
+            "rate",
+            float(theory.sel(at)),
+            ts.study.mean_estimate(points["usual"].sel(at)),
         )
-    mean, error = ts.study.mean_and_error(points["unbiased"].sel(successes=20).mean("rate"))
-    yield ts.study.Claim(
-        "20 successes: mean of the unbiased estimate over the rate, all rates",
-        predicted=1,
-        measured=float(mean),
-        tolerance=4 * float(error),
-        why="four standard errors over batches",
+    yield ts.study.agrees(
+        "unbiased estimate",
+        "20 successes: ratio of the mean unbiased estimate to the rate, mean over rates",
+        1.0,
+        ts.study.mean_estimate(points["unbiased"].sel(successes=20).mean("rate")),
     )
     lines, fits = data["spread_theory"].to_dataset(), data["spread"].to_dataset()
     for method, line in (("likelihood", "fisher"), ("unweighted", "unweighted")):
-        mean, error = ts.study.mean_and_error(fits["spread"].sel(successes=20, fit=method))
         predicted = float(lines[line].sel(successes=20))
-        yield ts.study.Claim(
+        yield ts.study.agrees(
+            f"spread, {method}",
             f"20 successes, {method}: standard deviation of the fitted exponent",
-            predicted=predicted,
-            measured=float(mean),
-            tolerance=3 * float(error) + predicted / 20,
-            why="three standard errors over batches, and a share 1 / successes: the next order",
+            predicted,
+            ts.study.mean_estimate(fits["spread"].sel(successes=20, fit=method)),
+            next_order=predicted / 20,
+            why="1 / successes, relatively: the next order",
         )
-    mean, error = ts.study.mean_and_error(fits["rejected"].sel(successes=20))
-    yield ts.study.Claim(
+    yield ts.study.agrees(
+        "false alarms",
         "20 successes: share of experiments whose law is rejected at the level of 5 %",
-        predicted=0.05,
-        measured=float(mean),
-        tolerance=3 * float(error) + 0.05 / 20,
-        why="three standard errors over batches, and a share 1 / successes: the next order",
+        0.05,
+        ts.study.mean_estimate(fits["rejected"].sel(successes=20)),
+        next_order=0.05 / 20,
+        why="1 / successes, relatively: the next order",
+        span=(0, 1),
     )
 
 
@@ -197,11 +194,9 @@ def draw(data):
     panels[2].axhline(ALPHA, color="0.5", zorder=0)
     for panel in panels[1:]:
         panel.set(xlabel="successes $r$", xscale="log")
-        panel.set_xticks(SUCCESSES[1:], [f"{r}" for r in SUCCESSES[1:]])
-        panel.xaxis.set_minor_formatter("")
+        ts.study.plain_ticks(panel.xaxis, SUCCESSES[1:])
     panels[1].set(title=r"(b) spread of the exponent", ylabel=r"standard deviation of $\alpha$", yscale="log")
-    panels[1].set_yticks([0.02, 0.05, 0.1], ["0.02", "0.05", "0.1"])
-    panels[1].yaxis.set_minor_formatter("")
+    ts.study.plain_ticks(panels[1].yaxis, [0.02, 0.05, 0.1])
     panels[2].set(title="(c) its mean, line: truth", ylabel=r"mean of $\alpha$")
     panels[2].legend()
     return {"task_emergence": figure}

@@ -59,22 +59,21 @@ def population(shape):
 
 # %%
 def simulate(preset):
-    models = list(MODELS)
-    success = jnp.stack([population(shape) for shape in MODELS.values()])
+    models = ts.labelled({model: population(shape) for model, shape in MODELS.items()})
     numbers = np.unique(np.round(np.geomspace(1, preset.draws, 60))).astype(float)
     shown = 2.0 ** np.arange(int(np.log2(preset.draws)) + 1)
     verifier = ts.scaling.verifier
 
     def of_model(model, draws):
-        found = verifier.resample(success[model], TRUE_POSITIVE, FALSE_POSITIVE, draws)
+        found = verifier.resample(model, TRUE_POSITIVE, FALSE_POSITIVE, draws)
         return {"accepted": found.accepted.mean(), "correct": found.correct.mean()}
 
-    def tasks(model):
-        return verifier.Tasks(success[model], jnp.ones(TASKS))
+    def tasks(success):
+        return verifier.Tasks(success, jnp.ones(TASKS))
 
     def utility(cost, draws):
         options = {"true_positive": TRUE_POSITIVE, "false_positive": FALSE_POSITIVE, "cost": cost}
-        return {"utility": verifier.utility(tasks(1), draws, **options)}
+        return {"utility": verifier.utility(tasks(population(MODELS["middle"])), draws, **options)}
 
     def best(model, false_positive, cost):
         found = verifier.best_draws(tasks(model), true_positive=TRUE_POSITIVE, false_positive=false_positive, cost=cost)
@@ -83,9 +82,9 @@ def simulate(preset):
     def tried(model, key):
         """When each try was accepted, and whether it was right; one draw after the other."""
         of_tasks, of_draws = jax.random.split(key)
-        p = success[model][jax.random.randint(of_tasks, (preset.tries,), 0, TASKS)]
+        p = model[jax.random.randint(of_tasks, (preset.tries,), 0, TASKS)]
 
-        def draw(state, key):
+        def attempt(state, key):
             solved, judged = jax.random.uniform(key, (2, preset.tries), jnp.float32)
             right = solved < p
             accepted = ~state[0] & (judged < jnp.where(right, TRUE_POSITIVE, FALSE_POSITIVE))
@@ -93,27 +92,26 @@ def simulate(preset):
             return state, jnp.stack([state[0].mean(dtype=p.dtype), state[1].mean(dtype=p.dtype)])
 
         no = jnp.zeros(preset.tries, bool)
-        _, shares = jax.lax.scan(draw, (no, no), jax.random.split(of_draws, preset.draws))
+        _, shares = jax.lax.scan(attempt, (no, no), jax.random.split(of_draws, preset.draws))
         at = jnp.asarray(shown, int) - 1
         return {"accepted": shares[at, 0], "correct": shares[at, 1]}
 
-    which = np.arange(len(models))
     simulation = ts.sweep(
         tried,
-        ts.Grid(model=which),
+        ts.Grid(model=models),
         key=jax.random.key(0),
         repeats=preset.batches,
         dims={"accepted": ["draws"], "correct": ["draws"]},
         coords={"draws": shown},
     )
-    lines = ts.sweep(of_model, ts.Grid(model=which, draws=np.union1d(numbers, shown)))
-    grid = ts.Grid(model=which, false_positive=np.geomspace(1e-4, 0.5, 48), cost=np.array(COSTS))
+    lines = ts.sweep(of_model, ts.Grid(model=models, draws=np.union1d(numbers, shown)))
+    grid = ts.Grid(model=models, false_positive=np.geomspace(1e-4, 0.5, 48), cost=np.array(COSTS))
     return xr.DataTree.from_dict(
         {
-            "theory": lines.assign_coords(model=models),
-            "simulation": simulation.assign_coords(model=models),
+            "theory": lines,
+            "simulation": simulation,
             "utility": ts.sweep(utility, ts.Grid(cost=np.array(COSTS), draws=np.union1d(numbers, shown))),
-            "best": ts.sweep(best, grid).assign_coords(model=models),
+            "best": ts.sweep(best, grid),
         }
     )
 
@@ -125,39 +123,38 @@ def simulate(preset):
 # %%
 def claims(data):
     theory, points = data["theory"].to_dataset(), data["simulation"].to_dataset()
-    repeats = points.sizes["repeat"]
-    last = points.sizes["draws"] - 1
+    most = points["draws"].values[-1]
     for model in points["model"].values:
-        mean, error = ts.study.mean_and_error(points["correct"].sel(model=model).isel(draws=last))
-        yield ts.study.Claim(
-            f"{model} model: share of correct answers with {points['draws'].values[last]:.0f} draws",
-            predicted=float(theory["correct"].sel(model=model, draws=points["draws"][last])),
-            measured=float(mean),
-            tolerance=3 * float(error),
-            why="three standard errors over batches of tasks",
+        yield ts.study.agrees(
+            f"correct, {model}",
+            f"{model} model: share of correct answers with {most:.0f} draws",
+            float(theory["correct"].sel(model=model, draws=most)),
+            ts.study.mean_estimate(points["correct"].sel(model=model, draws=most)),
+            span=(0, 1),
         )
     for cost in COSTS:
-        mean, error = ts.study.mean_and_error(utility_of(points, cost).sel(model="middle"))
         line = data["utility"]["utility"].sel(cost=cost, draws=points["draws"])
-        worst = abs((mean - line) / error).max()
-        yield ts.study.Claim(
-            f"middle model, mistakes cost {cost:g}: largest deviation of the utility from theory, in standard errors",
-            predicted=0,
-            measured=float(worst),
-            tolerance=float(stats.t(repeats - 1).ppf(1 - 0.00135 / points.sizes["draws"])),
-            why=f"three sigma of Student's t, for the largest of {points.sizes['draws']} numbers of draws",
+        utility = utility_of(points, cost).sel(model="middle")
+        yield ts.study.agrees(
+            f"utility, cost {cost:g}",
+            f"middle model, mistakes cost {cost:g}: utility, mean over numbers of draws",
+            float(line.mean()),
+            ts.study.mean_estimate(utility.mean("draws")),
         )
-    best = data["best"].sel(model="middle", cost=1.0)
-    # The hardest task alone decides whether the best is finite.
-    hardest = float(population(MODELS["middle"])[0])
-    loses = hardest * TRUE_POSITIVE < (1 - hardest) * best["false_positive"]
-    yield ts.study.Claim(
-        "verifiers under which the hardest task loses: share with a finite best number of draws",
-        predicted=1,
-        measured=float(np.isfinite(best["best"].values[loses.values]).mean()),
-        tolerance=0,
-        why="exact: the slowest exponential decides",
-    )
+        best = float(line.idxmax("draws"))
+        lost = ts.study.mean_estimate(utility.sel(draws=best) - utility.sel(draws=most))
+        if best < most:
+            yield ts.study.Claim(
+                f"best number, cost {cost:g}",
+                f"middle model, mistakes cost {cost:g}: utility of the best number of draws in theory, {best:.0f}, "
+                f"less that of {most:.0f}; more draws do harm",
+                predicted=0,
+                measured=lost.value,
+                tolerance=3 * lost.standard_error,
+                why="three standard errors over batches of tasks",
+                standard_error=lost.standard_error,
+                kind="at least",
+            )
 
 
 def utility_of(points, cost):
