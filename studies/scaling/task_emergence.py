@@ -143,7 +143,7 @@ def claims(data):
         at = {"successes": successes, "rate": RARE[1]}
         yield ts.study.agrees(
             f"likelihood estimate, {successes} successes",
-            f"{successes} successes at a rate of {RARE[1]:.1e}: ratio of the mean estimate by maximum likelihood to the "
+            f"{successes} successes at a rate of {RARE[1]:.1e}: ratio of the mean estimate by maximum likelihood to "
             "rate",
             float(theory.sel(at)),
             ts.study.mean_estimate(points["usual"].sel(at)),
