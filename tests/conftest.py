@@ -28,7 +28,7 @@ def free_port() -> int:
 @pytest.fixture(autouse=True)
 def _strict_promotion(request):
     """Theory converts dtypes where it means to; optax and flax rely on implicit promotion."""
-    if request.path.parent.name in ("infinite", "scaling") and not request.node.get_closest_marker("optax"):
+    if request.path.parent.name in ("infinite", "scaling") and not request.node.get_closest_marker("promotion"):
         with jax.numpy_dtype_promotion("strict"):
             yield
     else:

@@ -10,6 +10,8 @@ from sklearn.datasets import load_digits
 
 from theorysim.infinite import deep_kernel, erf, fully_connected, identity, posterior, relu
 
+pytestmark = pytest.mark.promotion  # L-BFGS is optax's
+
 N, OUTPUTS, NOISE = 5, 2, 0.2
 X = jax.random.normal(jax.random.key(0), (N, 8))
 Y = jax.random.normal(jax.random.key(1), (N, OUTPUTS))

@@ -304,7 +304,7 @@ def test_sizes_are_fitted_where_all_curves_have_one():
     np.testing.assert_array_equal(np.unique(runs["n"]), [1e6, 1e7])
 
 
-@pytest.mark.optax
+@pytest.mark.promotion
 @pytest.mark.parametrize("law", LAWS)
 def test_no_search_of_scipys_finds_a_better_schedule(law):
     fast, _, values = LAWS[law]

@@ -136,7 +136,8 @@ def _propagate(
         weight, bias = (_of_layer(values, layer, x1) for values in (weight_var, bias_var))
         inherited = weight * tangent
         if standard:
-            inherited = inherited + fan_in * features.matrix + (bias > 0 if biases is None else biases)
+            trained = jnp.asarray(bias > 0 if biases is None else biases, tangent.dtype)
+            inherited = inherited + fan_in * features.matrix + trained
         return total((weight, features), (bias, constant_like(features))), inherited
 
     def branch(covariance: Covariance, inherited: Array, layer: ScalarLike) -> tuple[Covariance, Array]:

@@ -26,7 +26,7 @@ class Recovered(NamedTuple):
     high: Float[Array, "levels *shape"]
     converged: Scalar
 
-    def covers(self, truth: Float[Array, "*shape"]) -> Bool[Array, "levels *shape"]:
+    def covers(self, truth: Float[Array, "*shape"] | float) -> Bool[Array, "levels *shape"]:
         """Whether each interval holds the truth."""
         return (self.low < truth) & (truth < self.high)
 
