@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from theorysim.checks import require_finite, require_nonnegative
-from theorysim.typing import ScalarLike
+from theorysim.typing import Scalar, ScalarLike
 
 NODES = np.linspace(-7, 7, 57)  # of a trapezoid rule in both variables: covariances need few digits
 WEIGHTS = np.exp(-(NODES**2) / 2) / np.exp(-(NODES**2) / 2).sum()
@@ -54,6 +54,27 @@ def nngp_variance(
     spread = jax.lax.map(pair, kappas)
     variance = jnp.zeros_like(covariance).at[first, second].set(spread[:, 1, 1]).at[second, first].set(spread[:, 1, 1])
     return variance.at[first, first].set(spread[:, 0, 0]).at[second, second].set(spread[:, 2, 2])
+
+
+def cdf_correction(
+    density: Callable[[Scalar], Scalar], x: Float[Array, "..."], *, kernel_variance: ScalarLike
+) -> Float[Array, "..."]:
+    """Width times the deviation of an output's distribution function from its limit F, to leading order in 1 / width.
+
+    Given its hidden weights, a network has the kernel r K with E r = 1 and Var r = `kernel_variance` / width, and its
+    outputs have the distribution function
+
+        E F(x / sqrt(r)) = F(x) + kernel_variance / (8 width) (3 x F'(x) + x^2 F''(x)) + O(1 / width^2).
+
+    For any F that scales with the kernel, the Gaussian or Student's t; `density` = F'. The variance of one input's
+    kernel K is [`nngp_variance`] / K^2.
+
+    **Raises:** `ValueError` for a `kernel_variance` that is negative, and an x that is not finite.
+    """
+    require_nonnegative(kernel_variance=kernel_variance)
+    require_finite(x=x)
+    slope = jnp.vectorize(jax.grad(density))
+    return kernel_variance / 8 * (3 * x * density(x) + x**2 * slope(x))
 
 
 def _layer(activation, weight_var, bias_var, _, state):
