@@ -27,7 +27,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 import xarray as xr
-from sklearn.datasets import load_digits
 
 import theorysim as ts
 
@@ -56,33 +55,20 @@ LABELS = {"sgd": "gradient descent", "adam": "Adam"}
 OPTIMIZERS = {"sgd": ts.networks.abc.transfer_sgd, "adam": ts.networks.abc.transfer_adam}
 
 
-class Digits(NamedTuple):
-    """Images of 8 x 8 pixels, standardised; targets one-hot, of mean 0 and mean square 1."""
-
-    images: jax.Array
-    targets: jax.Array
-
-
-def digits():
-    images, labels = load_digits(return_X_y=True)
-    images = ((images - images.mean(0)) / images.std())[:IMAGES]
-    targets = (np.eye(10)[labels[:IMAGES]] - 0.1) / 0.3
-    return Digits(jnp.asarray(images, "float32"), jnp.asarray(targets, "float32"))
-
-
 # %% [markdown]
 # ## The edge of stability, and networks beside it
 
 
 # %%
 def simulate(preset):
-    data = digits()
-    inputs, outputs = data.images.shape[1], data.targets.shape[1]
+    data = ts.study.digits(IMAGES, scale="set")
+    images = jnp.asarray(data.images)
+    targets = (jnp.eye(10)[data.labels] - 0.1) / 0.3  # of mean 0 and mean square 1
+    single = images.astype("float32"), targets.astype("float32")
+    (_, inputs), (_, outputs) = images.shape, targets.shape
     base_width = float(preset.widths[0])
     decades = np.linspace(0, 3, preset.rates)
     batches = jax.random.randint(jax.random.key(1), (preset.steps, BATCH), 0, IMAGES)
-
-    images = data.images.astype(float)
 
     def theory(mup, width):
         standard = {"parametrisation": "standard", "width": jnp.where(mup, base_width, width), "biases": True}
@@ -94,27 +80,30 @@ def simulate(preset):
         base = jnp.where(mup, base_width, width)
         size = {"width": width, "base_width": base, "depth": 2, "inputs": inputs, "outputs": outputs}
         network = ts.networks.abc.transfer_network(activation=ts.infinite.erf, **size)
-        rate = (LOWEST[optimizer] * 10**decade).astype("float32")
-        update = OPTIMIZERS[optimizer](rate, width / base)
-        params = network.init(jax.random.fold_in(jax.random.key(0), seed), data.images)
+        # One program for both: which of them is a traced number.
+        rates = [(lowest * 10**decade).astype("float32") for lowest in LOWEST.values()]
+        optimizers = [make(rate, width / base) for make, rate in zip(OPTIMIZERS.values(), rates, strict=True)]
+        params = network.init(jax.random.fold_in(jax.random.key(0), seed), single[0])
 
         def loss(params, images, targets):
             return jnp.square(network.apply(params, images) - targets).mean() / 2
 
         def step(state, batch):
-            params, memory = state
-            gradient = jax.grad(loss)(params, data.images[batch], data.targets[batch])
-            change, memory = update.update(gradient, memory, params)
-            return (optax.apply_updates(params, change), memory), None
+            params, memories = state
+            gradient = jax.grad(loss)(params, *(part[batch] for part in single))
+            found = [each.update(gradient, memory, params) for each, memory in zip(optimizers, memories, strict=True)]
+            (sgd, adam), memories = zip(*found, strict=True)
+            change = jax.tree.map(lambda first, second: jnp.where(optimizer == 0, first, second), sgd, adam)
+            return (optax.apply_updates(params, change), memories), None
 
-        start = (params, update.init(params))
+        start = (params, tuple(each.init(params) for each in optimizers))
         (trained, _), _ = jax.lax.scan(step, start, batches)
-        return {"loss": loss(trained, *data), "initial": loss(params, *data)}
+        return {"loss": loss(trained, *single), "initial": loss(params, *single)}
 
     networks = ts.sweep(
         network,
         ts.Grid(
-            optimizer=ts.static(*OPTIMIZERS),
+            optimizer=np.arange(len(OPTIMIZERS)),
             width=ts.static(*preset.widths),
             decade=decades,
             mup=np.array([True, False]),
@@ -127,7 +116,7 @@ def simulate(preset):
     return xr.DataTree.from_dict(
         {
             "theory": ts.sweep(theory, ts.Grid(mup=np.array([True, False]), width=widths)),
-            "simulation": networks.rename(seed="repeat"),
+            "simulation": networks.rename(seed="repeat").assign_coords(optimizer=list(OPTIMIZERS)),
         }
     )
 
@@ -141,33 +130,36 @@ def simulate(preset):
 
 # %%
 def claims(data):
-    edge = np.log(data["theory"]["edge"])
-    octaves = np.log(edge["width"][-1] / edge["width"][0])
-    decades = data["simulation"]["decade"]
-    resolution = float((decades[1] - decades[0]) * np.log(10) / octaves) / 4
+    edge = data["theory"]["edge"]
+    decades, widths = data["simulation"]["decade"].values, edge["width"].values
+    resolution = (decades[1] - decades[0]) * np.log(10) / np.log(widths[-1] / widths[0]) / 4
+    rates = best(data)
     for optimizer, mup in (("sgd", True), ("adam", True), ("sgd", False)):
-        fit = drift(best(data).sel(optimizer=optimizer, mup=mup))
-        theory = "" if mup else ", as of the edge of stability"
-        yield ts.study.Claim(
-            f"{LABELS[optimizer]}, {NAMES[mup]}: exponent of the best learning rate in the width{theory}",
-            predicted=0 if mup else float((edge.sel(mup=mup)[-1] - edge.sel(mup=mup)[0]) / octaves),
-            measured=fit.value,
-            tolerance=3 * fit.standard_error + resolution,
-            why="three standard errors over networks, and a quarter of the distance between two learning rates",
+        ends = np.log(edge.sel(mup=mup).isel(width=[0, -1]))
+        yield ts.study.exponent_agrees(
+            f"{LABELS[optimizer]}, {NAMES[mup]}",
+            f"{LABELS[optimizer]}, {NAMES[mup]}: exponent of the best learning rate in the width"
+            + ", as of the edge of stability" * (not mup),
+            0 if mup else ends.diff("width").item() / np.log(widths[-1] / widths[0]),
+            rates.sel(optimizer=optimizer, mup=mup),
+            next_order=resolution,
+            why="a quarter of the distance between two learning rates",
         )
-    usual, transferred = (drift(best(data).sel(optimizer="adam", mup=mup)) for mup in (False, True))
-    noise = np.hypot(usual.standard_error, transferred.standard_error)
-    yield ts.study.Claim(
-        "Adam: what the exponent in standard parametrisation lacks to be below that of muP by three standard errors",
-        predicted=0,
-        measured=max(0.0, usual.value - transferred.value + 3 * noise),
-        tolerance=0,
-        why="a sign: steps of hidden layers add up over the width",
+    usual, transferred = (
+        ts.study.exponent(widths, rates.sel(optimizer="adam", mup=mup).transpose("width", "repeat").values)
+        for mup in (False, True)
     )
-
-
-def drift(best):
-    return ts.study.exponent(best["width"].values, best.transpose("width", "repeat").values)
+    error = float(np.hypot(usual.standard_error, transferred.standard_error))
+    yield ts.study.Claim(
+        "Adam, standard",
+        "Adam: exponent of the best learning rate in the width, in standard parametrisation below that of muP",
+        predicted=transferred.value,
+        measured=usual.value,
+        tolerance=3 * error,
+        why="three standard errors of the difference",
+        standard_error=error,
+        kind="at most",
+    )
 
 
 def clipped(data):
@@ -203,10 +195,7 @@ def draw(data):
     for row, optimizer in zip(axes, data["simulation"]["optimizer"].values, strict=True):
         for panel, mup in zip(row, (False, True), strict=False):
             loss_panel(panel, data, optimizer, mup)
-        top = max(panel.get_ylim()[1] for panel in row[:2])
-        bottom = min(panel.get_ylim()[0] for panel in row[:2])
-        for panel in row[:2]:
-            panel.set_ylim(bottom, top)
+        row[1].sharey(row[0])
         best_panel(row[2], data, optimizer)
     for panel, letter in zip(axes.flat, "abcdef", strict=True):
         panel.set_title(f"({letter}) {panel.get_title(loc='left')}")
@@ -218,9 +207,8 @@ def loss_panel(panel, data, optimizer, mup):
     loss = clipped(data).sel(optimizer=optimizer, mup=mup)
     rates = LOWEST[optimizer] * 10 ** loss["decade"].values
     for color, width in zip(shades(loss.sizes["width"]), loss["width"].values, strict=True):
-        mean, error = ts.study.mean_and_error(loss.sel(width=width))
         style = {"fmt": "o-", "color": color, "linewidth": 0.8, "markersize": 2.5}
-        panel.errorbar(rates, mean, error, label=f"{width}", **style)
+        ts.study.points(panel, loss.sel(width=width), rates, label=f"{width}", **style)
         if optimizer == "sgd":
             panel.axvline(data["theory"]["edge"].sel(mup=mup, width=width), color=color, linestyle=":", linewidth=1)
     panel.set(title=f"{LABELS[optimizer]}, {NAMES[mup]}", xlabel="learning rate", ylabel="loss")
@@ -230,28 +218,25 @@ def loss_panel(panel, data, optimizer, mup):
 def best_panel(panel, data, optimizer):
     width = data["simulation"]["width"].values
     for color, mup in zip(ts.study.PALETTE, NAMES, strict=False):
-        mean, error = ts.study.mean_and_error(best(data).sel(optimizer=optimizer, mup=mup))
+        rates = best(data).sel(optimizer=optimizer, mup=mup)
         edge = data["theory"]["edge"].sel(mup=mup).values if optimizer == "sgd" else width ** (0.0 if mup else -1.0)
-        panel.plot(width, np.exp(np.log(mean.values / edge).mean()) * edge, color=color)
-        panel.errorbar(width, mean, error, fmt="o", color=color, label=NAMES[mup])
+        panel.plot(width, np.exp(np.log(rates.mean("repeat") / edge).mean().item()) * edge, color=color)
+        ts.study.points(panel, rates, color=color, label=NAMES[mup])
     theory = "edge of stability" if optimizer == "sgd" else "$n^0$ and $1 / n$"
-    panel.set(title=f"line: {theory}", xlabel="width $n$", ylabel="best learning rate", yscale="log")
-    panel.set_xscale("log", base=2)
-    panel.set_xticks(width, [f"{w}" for w in width])
+    panel.set(title=f"line: {theory}", ylabel="best learning rate", yscale="log")
+    ts.study.width_axis(panel, width, "width $n$")
     panel.legend(loc="lower left")
 
 
 def sensitivity_figure(data):
     figure, panel = plt.subplots(figsize=ts.study.page(1, 2))
-    width = data["simulation"]["width"].values
     for color, optimizer in zip(ts.study.PALETTE, LABELS, strict=False):
         for mup, face in ((True, color), (False, "white")):
-            mean, error = ts.study.mean_and_error(sensitivity(data).sel(optimizer=optimizer, mup=mup))
-            style = {"color": color, "markerfacecolor": face, "linewidth": 0.8}
-            panel.errorbar(width, mean, error, fmt="o-", label=f"{LABELS[optimizer]}, {NAMES[mup]}", **style)
-    panel.set(xlabel="width", ylabel="sensitivity to the learning rate", ylim=(0, None))
-    panel.set_xscale("log", base=2)
-    panel.set_xticks(width, [f"{w}" for w in width])
+            style = {"fmt": "o-", "color": color, "markerfacecolor": face, "linewidth": 0.8}
+            label = f"{LABELS[optimizer]}, {NAMES[mup]}"
+            ts.study.points(panel, sensitivity(data).sel(optimizer=optimizer, mup=mup), label=label, **style)
+    panel.set(ylabel="sensitivity to the learning rate", ylim=(0, None))
+    ts.study.width_axis(panel, data["simulation"]["width"].values, "width $n$")
     panel.legend(ncols=2, loc="lower left")
     return figure
 
