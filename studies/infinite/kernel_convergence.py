@@ -26,7 +26,6 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
-from jax.flatten_util import ravel_pytree
 
 import theorysim as ts
 
@@ -78,7 +77,7 @@ def simulate(preset):
 
     def network(activation, width, key):
         network = ts.networks.MLP(width=width, depth=DEPTH, activation=chosen(activation), **VARIANCES)
-        params = standard_normal(key, jax.eval_shape(network.init, key, x))
+        params = ts.networks.standard_normal_params(network, x, key=key)
 
         def given_hidden(readout, x):
             return network.apply({"params": {**params["params"], READOUT: readout}}, x)
@@ -99,12 +98,6 @@ def simulate(preset):
     return xr.DataTree.from_dict(
         {"theory": limit.merge(spreads), "simulation": networks.assign_coords(activation=names)}
     )
-
-
-def standard_normal(key, shapes):
-    """The law of the network's initial parameters, by one draw in single precision: each costs time to compile."""
-    flat, unflatten = ravel_pytree(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes))
-    return unflatten(jax.random.normal(key, flat.shape, jnp.float32).astype(flat.dtype))
 
 
 def distance(kernel, limit):

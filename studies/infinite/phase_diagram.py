@@ -38,7 +38,7 @@ class Preset(NamedTuple):
 BOTH = (ts.infinite.tanh, ts.infinite.erf)
 PRESETS = {
     "smoke": Preset(BOTH[:1], points=40, coarse=4, width=128, depth=24, repeats=8),
-    "laptop": Preset(BOTH, points=200, coarse=9, width=256, depth=32, repeats=16),
+    "laptop": Preset(BOTH, points=200, coarse=7, width=256, depth=32, repeats=16),
     "paper": Preset(BOTH, points=1000, coarse=19, width=1024, depth=64, repeats=64),
 }
 WEIGHT_VAR, BIAS_VAR = (0.5, 4.0), (0.0, 1.0)

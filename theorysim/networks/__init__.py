@@ -6,6 +6,7 @@ from theorysim.networks.curve import learning_curve as learning_curve
 from theorysim.networks.curve import power_law_teacher as power_law_teacher
 from theorysim.networks.mlp import MLP as MLP
 from theorysim.networks.mlp import NTKDense as NTKDense
+from theorysim.networks.mlp import standard_normal_params as standard_normal_params
 from theorysim.networks.mup import train_mup as train_mup
 from theorysim.networks.posterior import PosteriorDraws as PosteriorDraws
 from theorysim.networks.posterior import sample_posterior as sample_posterior
