@@ -161,14 +161,15 @@ def draw(data):
         style["fmt"] += "-"
         ts.study.points(loss, networks["loss"].sel(here).isel(step=-1), label=name, **style)
     least.axhline(theory["nngp"], color="black", linewidth=0.8)
-    place = (networks["width"][-1], theory["nngp"])
-    least.annotate("NNGP", place, (0, 3), textcoords="offset points", ha="right")
+    least.text(networks["width"][0], 1.3 * theory["nngp"], "NNGP")
     change.set(title="(a) movement of first layer", ylabel="relative change")
     least.set(title="(b) diversity of last layer", ylabel="least eigenvalue")
     loss.set(title=f"(c) after {STEPS} steps", ylabel="loss")
     for panel in panels:
         panel.set_yscale("log")
         ts.study.width_axis(panel, networks["width"].values, "width $n$")
+    least.set_ylim(top=0.5)
+    ts.study.plain_ticks(loss.yaxis, (0.03, 0.1, 0.3))
     figure.legend(*loss.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return {"feature_learning": figure}
 

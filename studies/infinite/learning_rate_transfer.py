@@ -192,10 +192,10 @@ def sensitivity(data):
 # %%
 def draw(data):
     figure, axes = plt.subplots(2, 3, figsize=ts.study.page(2, 3, 0.98))
-    for row, optimizer in zip(axes, data["simulation"]["optimizer"].values, strict=True):
+    for row, optimizer in zip(axes, LABELS, strict=True):
+        row[1].sharey(row[0])
         for panel, mup in zip(row, (False, True), strict=False):
             loss_panel(panel, data, optimizer, mup)
-        row[1].sharey(row[0])
         best_panel(row[2], data, optimizer)
     for panel, letter in zip(axes.flat, "abcdef", strict=True):
         panel.set_title(f"({letter}) {panel.get_title(loc='left')}")
@@ -213,6 +213,7 @@ def loss_panel(panel, data, optimizer, mup):
             panel.axvline(data["theory"]["edge"].sel(mup=mup, width=width), color=color, linestyle=":", linewidth=1)
     panel.set(title=f"{LABELS[optimizer]}, {NAMES[mup]}", xlabel="learning rate", ylabel="loss")
     panel.set(xscale="log", yscale="log")
+    ts.study.plain_ticks(panel.yaxis, (0.02, 0.05, 0.1, 0.2, 0.5))
 
 
 def best_panel(panel, data, optimizer):
@@ -224,6 +225,7 @@ def best_panel(panel, data, optimizer):
         ts.study.points(panel, rates, color=color, label=NAMES[mup])
     theory = "edge of stability" if optimizer == "sgd" else "$n^0$ and $1 / n$"
     panel.set(title=f"line: {theory}", ylabel="best learning rate", yscale="log")
+    ts.study.plain_ticks(panel.yaxis, {"sgd": (0.5, 1, 2), "adam": (0.005, 0.01, 0.02)}[optimizer])
     ts.study.width_axis(panel, width, "width $n$")
     panel.legend(loc="lower left")
 

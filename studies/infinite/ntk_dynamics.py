@@ -39,7 +39,7 @@ class Preset(NamedTuple):
 
 PRESETS = {
     "smoke": Preset((32, 128), repeats=32, steps=64),
-    "laptop": Preset((64, 128, 256, 512), repeats=64, steps=128),
+    "laptop": Preset((64, 128, 256, 512), repeats=48, steps=96),
     "paper": Preset((64, 128, 256, 512, 1024, 2048, 4096), repeats=128, steps=1024),
 }
 TRAIN, TEST = 64, 32
@@ -97,14 +97,9 @@ def simulate(preset):
     example = {"split": ("example", ["train"] * TRAIN + ["test"] * TEST), "target": ("example", digits.parity)}
     trajectories = {name: ["step", "example"] for name in ("outputs", "limit", "own")}
     lines = ts.sweep(theory, ts.Grid(step=steps), dims={"mean": ["example"], "variance": ["example"]})
-    networks = ts.sweep(
-        network,
-        ts.Grid(width=ts.static(*preset.widths)),
-        key=jax.random.key(0),
-        repeats=preset.repeats,
-        dims=trajectories,
-        coords={"step": steps},
-    )
+    named = {"dims": trajectories, "coords": {"step": steps}}
+    random = {"key": jax.random.key(0), "repeats": preset.repeats}
+    networks = ts.sweep(network, ts.Grid(width=ts.static(*preset.widths)), **random, **named)
     return xr.DataTree.from_dict(
         {"theory": lines.assign_coords(example), "simulation": networks.assign_coords(example)}
     )
@@ -149,7 +144,7 @@ def claims(data):
         "test loss",
         "mean test loss after training, extrapolated in 1 / width",
         expected_loss(data, "test").isel(step=-1),
-        loss(data, "test").isel(step=-1),
+        mean_loss(data, "test").isel(step=-1),
     )
 
 
@@ -169,7 +164,7 @@ def standardised(data):
     return (networks["outputs"] - theory["mean"]) / np.sqrt(theory["variance"])
 
 
-def loss(data, split):
+def mean_loss(data, split):
     networks = on(data, "simulation", split)
     return ((networks["outputs"] - networks["target"]) ** 2).mean("example") / 2
 
@@ -213,7 +208,7 @@ def outputs_panel(panel, data):
 def loss_panel(panel, data):
     later = {"step": slice(1, None)}
     for color, split in zip(ts.study.PALETTE, ("train", "test"), strict=False):
-        theory, networks = expected_loss(data, split).isel(later), loss(data, split).isel(later)
+        theory, networks = expected_loss(data, split).isel(later), mean_loss(data, split).isel(later)
         panel.plot(theory["step"], theory, color=color, label=f"{split}, infinite width")
         widths = networks["width"].values
         for width, marker, face in ((widths[0], "s", "white"), (widths[-1], "o", color)):

@@ -44,8 +44,8 @@ class Preset(NamedTuple):
 
 LINEAR, BOTH = ("linear",), ("linear", "erf")
 PRESETS = {
-    "smoke": Preset((32, 128), repeats=32, samples=128, batches=8, units=LINEAR, layers=(32, 64), draws=60),
-    "laptop": Preset((64, 128, 256), repeats=48, samples=512, batches=8, units=BOTH, layers=(32, 64, 128), draws=150),
+    "smoke": Preset((32, 128), repeats=32, samples=128, batches=8, units=LINEAR, layers=(32, 64), draws=40),
+    "laptop": Preset((64, 128, 256), repeats=48, samples=2048, batches=8, units=BOTH, layers=(32, 64, 128), draws=150),
     "paper": Preset((256, 512, 2048), repeats=128, samples=8192, batches=16, units=BOTH, layers=(64, 512), draws=2000),
 }
 IMAGES, STEPS, LEARNING_RATE, NOISE = 6, 6, 1.0, 0.05
@@ -89,7 +89,6 @@ def simulate(preset):
     x, y = threes_and_eights()
     erf = ts.infinite.erf
     training = {"depth": 2, "learning_rate": LEARNING_RATE, "steps": STEPS}
-    key = jax.random.key(0)
 
     def observed(trajectory):
         start, end = (trajectory.features[-1, t, :, t] for t in (0, -1))
@@ -97,11 +96,8 @@ def simulate(preset):
         return {"loss": trajectory.loss, "kernel": end, **aligned}
 
     def mean_field(gamma0, batch):
-        own = jax.random.fold_in(key, batch)
-        mean = ts.infinite.mup.dmft(
-            erf, x, y, gamma0=gamma0, **training, samples=preset.samples, batches=1, key=own
-        ).mean
-        return observed(mean)
+        sampling = {"samples": preset.samples, "batches": 1, "key": jax.random.fold_in(jax.random.key(0), batch)}
+        return observed(ts.infinite.mup.dmft(erf, x, y, gamma0=gamma0, **training, **sampling).mean)
 
     def network(gamma0, width, key):
         return observed(ts.networks.train_mup(erf, x, y, gamma0=gamma0, **training, width=width, key=key))
@@ -128,36 +124,20 @@ def simulate(preset):
 
     def chain(nu, units, width, key):
         kernel = {"linear": of_linear_units, "erf": of_neurons}[units]
-        sampled = ts.networks.sample_posterior(
-            kernel,
-            x,
-            y[:, None],
-            width=width,
-            depth=2,
-            nu=nu,
-            noise_var=NOISE,
-            key=key,
-            draws=preset.draws,
-            warmup=WARMUP,
-            step=0.18,
-            leaps=6,
-        )
+        model = {"width": width, "depth": 2, "nu": nu, "noise_var": NOISE}
+        steps = {"draws": preset.draws, "warmup": WARMUP, "step": 0.18, "leaps": 6}
+        sampled = ts.networks.sample_posterior(kernel, x, y[:, None], **model, **steps, key=key)
         aligned = jax.vmap(lambda kernel: alignment(kernel, y))(sampled.kernels)
         return {"gram": along(sampled.grams.mean(0)), "alignment": aligned.mean(), "acceptance": sampled.acceptance}
 
-    dims = {"loss": ["step"], "kernel": ["image", "other"]}
-    steps = {"step": np.arange(STEPS + 1)}
-    gamma0 = {"gamma0": np.array(GAMMA0)}
-    theory = ts.sweep(mean_field, ts.Grid(**gamma0, batch=np.arange(preset.batches)), dims=dims, coords=steps, lanes=8)
-    networks = ts.sweep(
-        network,
-        ts.Grid(**gamma0, width=ts.static(*preset.widths)),
-        key=jax.random.key(1),
-        repeats=preset.repeats,
-        dims=dims,
-        coords=steps,
-        lanes=8,
-    )
+    grid = {"gamma0": np.array(GAMMA0)}
+    named = {
+        "dims": {"loss": ["step"], "kernel": ["image", "other"]},
+        "coords": {"step": np.arange(STEPS + 1)},
+        "lanes": 8,
+    }
+    mean_fields = ts.sweep(mean_field, ts.Grid(**grid, batch=np.arange(preset.batches)), **named)
+    random = {"key": jax.random.key(1), "repeats": preset.repeats}
     posterior = ts.sweep(
         chain,
         ts.Grid(units=ts.static(*preset.units), width=ts.static(*preset.layers), nu=SAMPLED),
@@ -168,11 +148,11 @@ def simulate(preset):
     square = {"kernel": ["image", "other"]}
     return xr.DataTree.from_dict(
         {
-            "theory": theory.rename(batch="repeat"),
-            "lazy": ts.sweep(lazy, ts.Grid(step=steps["step"]), dims=square),
+            "theory": mean_fields.rename(batch="repeat"),
+            "lazy": ts.sweep(lazy, ts.Grid(step=np.arange(STEPS + 1)), dims=square),
             "bayesian": ts.sweep(bayesian, ts.Grid(nu=NU), dims=square, lanes=8),
             "posterior": posterior,
-            "simulation": networks,
+            "simulation": ts.sweep(network, ts.Grid(**grid, width=ts.static(*preset.widths)), **random, **named),
         }
     )
 

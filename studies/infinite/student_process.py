@@ -50,6 +50,9 @@ NETWORK = {"depth": 1, "weight_var": jnp.array([HIDDEN["weight_var"], 1.0]), "bi
 OUTLIERS = (0.0, 0.04, 0.1, 0.2)
 DATA = 50  # for training, and as many for the test, of the real data
 PROCESSES = {"student": "t process", "gaussian": "Gaussian process"}
+OUTPUT = 0.72  # in units of its scale: where the distribution function of finite networks is furthest from its limit
+LIMIT = stats.t(2 * SHAPE)
+LAWS = {"student": stats.t(2 * SHAPE + TRAIN), "gaussian": stats.norm()}  # of an output, as predicted, over its scale
 
 
 # %% [markdown]
@@ -97,20 +100,12 @@ def simulate(preset):
             "gaussian": error / jnp.sqrt(jnp.diag(gaussian.covariance) * RATE / (SHAPE - 1)),
         }
 
-    theory = ts.sweep(law, ts.Grid(output=np.linspace(0.01, 8, 800)))
-    networks = ts.sweep(
-        outputs,
-        ts.Grid(width=np.array(preset.widths)),
-        key=jax.random.key(2),
-        repeats=preset.batches,
-        dims={"output": ["network"]},
-    )
-    calibrated = ts.sweep(
-        calibration,
-        ts.Grid(data_set=np.arange(preset.data_sets)),
-        key=jax.random.key(3),
-        dims={"student": ["test"], "gaussian": ["test"]},
-    )
+    theory = ts.sweep(law, ts.Grid(output=np.array([OUTPUT])))
+    widths, data_sets = ts.Grid(width=np.array(preset.widths)), ts.Grid(data_set=np.arange(preset.data_sets))
+    random = {"key": jax.random.key(2), "repeats": preset.batches}
+    networks = ts.sweep(outputs, widths, dims={"output": ["network"]}, **random)
+    tests = {"student": ["test"], "gaussian": ["test"]}
+    calibrated = ts.sweep(calibration, data_sets, key=jax.random.key(3), dims=tests)
     return xr.DataTree.from_dict(
         {
             "theory": theory.assign_attrs(kernel_variance=float(kernel_variance)),
@@ -160,33 +155,32 @@ def diabetes(splits):
 # %%
 def claims(data):
     outputs, theory = data["simulation"]["output"], data["theory"]
-    far = 3 * limit().std()
+    far = 3 * LIMIT.std()
     yield ts.study.limit_agrees(
         "tails",
         "Student's t gives the probability of an output beyond three standard deviations, extrapolated in 1 / width "
         f"(a Gaussian: {2 * stats.norm.sf(3):.4f})",
-        2 * limit().sf(far),
+        2 * LIMIT.sf(far),
         (abs(outputs.sel(width=slice(8, None))) > far).mean("network"),
         span=(0, 1),
     )
-    at, width = farthest(data), 8
-    predicted = theory["correction"].sel(output=at).item()
+    predicted, width = theory["correction"].item(), 8
     yield ts.study.agrees(
         "first order in 1 / width",
         f"the fluctuation of kernels at width {width} gives width times the deviation of the distribution function "
-        f"from Student's t, at an output of {at:.2f}",
+        f"from Student's t, at an output of {OUTPUT}",
         predicted,
-        ts.study.mean_estimate(width * deviation(outputs.sel(width=width), at)),
+        ts.study.mean_estimate(width * deviation(outputs.sel(width=width))),
         next_order=abs(predicted) * theory.attrs["kernel_variance"] / width,
         why="the next order, smaller by the relative variance of the kernel",
     )
-    for process, law in laws().items():
-        inside = (abs(data["calibration"][process]) < law.ppf(0.75)).mean("test")
+    for process, name in PROCESSES.items():
+        inside = abs(data["calibration"][process]) < LAWS[process].ppf(0.75)
         yield ts.study.agrees(
             f"50 % interval, {process}",
-            f"probability that an output of a network lies in the 50 % interval of its {PROCESSES[process]}",
+            f"probability that an output of a network lies in the 50 % interval of its {name}",
             coverage(process, 0.5),
-            ts.study.mean_estimate(inside),
+            ts.study.mean_estimate(inside.mean("test")),
             next_order=1 / WIDTH,
             why="1 / width of the networks",
             span=(0, 1),
@@ -195,8 +189,7 @@ def claims(data):
     gain = ts.study.mean_estimate(dirty["student"] - dirty["gaussian"])
     yield ts.study.Claim(
         "diabetes with outliers",
-        "diabetes data with one outlier in ten: the mean log density of test data under the t process "
-        "is above that under the Gaussian process",
+        "diabetes data, one outlier in ten: mean log density of test data, t process above Gaussian process",
         predicted=dirty["gaussian"].mean(),
         measured=dirty["student"].mean(),
         tolerance=3 * gain.standard_error,
@@ -206,29 +199,15 @@ def claims(data):
     )
 
 
-def limit():
-    return stats.t(2 * SHAPE)
-
-
-def laws():
-    """Of an output in units of its predicted standard deviation, as each process has it."""
-    return {"student": stats.t(2 * SHAPE + TRAIN), "gaussian": stats.norm()}
-
-
 def coverage(process, level):
     """Of central intervals: exact for the t process; the Gaussian one has the mean scale of the prior."""
-    gaussian = 2 * limit().cdf(stats.norm.ppf((1 + level) / 2) * np.sqrt(SHAPE / (SHAPE - 1))) - 1
+    gaussian = 2 * LIMIT.cdf(stats.norm.ppf((1 + level) / 2) * np.sqrt(SHAPE / (SHAPE - 1))) - 1
     return {"student": level, "gaussian": gaussian}[process]
 
 
-def farthest(data):
-    """Where the outputs of finite networks deviate most from their limit."""
-    return float(abs(data["theory"]["correction"]).idxmax())
-
-
-def deviation(outputs, x):
-    """Of each batch's distribution function from the t law at x, by symmetry also from -x."""
-    return ((outputs <= x).mean("network") + (outputs > -x).mean("network")) / 2 - limit().cdf(x)
+def deviation(outputs):
+    """Of each batch's distribution function from the t law at OUTPUT, by symmetry also from -OUTPUT."""
+    return ((outputs <= OUTPUT).mean("network") + (outputs > -OUTPUT).mean("network")) / 2 - LIMIT.cdf(OUTPUT)
 
 
 # %% [markdown]
@@ -247,9 +226,8 @@ def draw(data):
 
 def law_panel(panel, outputs):
     x = np.linspace(-7, 7, 400)
-    gaussian = stats.norm(scale=limit().std())
-    panel.plot(x, limit().pdf(x), color=ts.study.PALETTE[0], label="t law")
-    panel.plot(x, gaussian.pdf(x), color="0.6", linestyle="--", label="Gaussian of its variance")
+    panel.plot(x, LIMIT.pdf(x), color=ts.study.PALETTE[0], label="t law")
+    panel.plot(x, stats.norm.pdf(x, scale=LIMIT.std()), color="0.6", linestyle="--", label="Gaussian of its variance")
     edges = np.linspace(-7, 7, 36)
     centres, step = (edges[1:] + edges[:-1]) / 2, edges[1] - edges[0]
     for color, index, marker in ((ts.study.PALETTE[1], 0, "s"), (ts.study.PALETTE[2], -1, "o")):
@@ -264,12 +242,12 @@ def law_panel(panel, outputs):
 
 
 def width_panel(panel, data):
-    outputs, at = data["simulation"]["output"], farthest(data)
+    outputs = data["simulation"]["output"]
     width = outputs["width"].values
-    first_order = data["theory"]["correction"].sel(output=at).item() / width
+    first_order = data["theory"]["correction"].item() / width
     panel.plot(width, first_order, color=ts.study.PALETTE[0], label="first order in $1/N$")
-    ts.study.points(panel, deviation(outputs, at), color=ts.study.PALETTE[1], label="networks")
-    panel.set(title=f"(b) deviation from the t law, at output {at:.2f}", ylabel="deviation of the cdf", yscale="log")
+    ts.study.points(panel, deviation(outputs), color=ts.study.PALETTE[1], label="networks")
+    panel.set(title=f"(b) deviation from the t law, at output {OUTPUT}", ylabel="deviation of the cdf", yscale="log")
     ts.study.width_axis(panel, width)
     panel.legend()
 
@@ -277,7 +255,7 @@ def width_panel(panel, data):
 def calibration_panel(panel, data):
     level = np.linspace(0.02, 0.98, 49)
     shown = xr.DataArray(level[::4], {"level": level[::4]})
-    for color, (process, law) in zip(ts.study.PALETTE, laws().items(), strict=False):
+    for color, (process, law) in zip(ts.study.PALETTE, LAWS.items(), strict=False):
         panel.plot(level, coverage(process, level), color=color)
         inside = abs(data["calibration"][process]) < shown.copy(data=law.ppf((1 + shown) / 2))
         ts.study.points(panel, inside.mean("test"), color=color, label=PROCESSES[process])
@@ -287,10 +265,10 @@ def calibration_panel(panel, data):
 
 
 def outlier_panel(panel, diabetes):
+    percent = 100 * diabetes["outliers"]
     for color, (process, label) in zip(ts.study.PALETTE, PROCESSES.items(), strict=False):
-        percent = 100 * diabetes["outliers"]
         ts.study.points(panel, diabetes[process], percent, fmt="o-", color=color, linewidth=0.7, label=label)
-    panel.set(title="(d) diabetes progression", xlabel="outliers in the data (%)")
+    panel.set(title="(d) diabetes progression", xlabel="outliers in the data (%)", xticks=percent)
     panel.set(ylabel="mean log density of test data")
     panel.legend()
 
