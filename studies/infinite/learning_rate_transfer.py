@@ -70,11 +70,10 @@ def simulate(preset):
     decades = np.linspace(0, 3, preset.rates)
     batches = jax.random.randint(jax.random.key(1), (preset.steps, BATCH), 0, IMAGES)
 
-    def theory(mup, width):
-        standard = {"parametrisation": "standard", "width": jnp.where(mup, base_width, width), "biases": True}
+    def theory(width):
+        standard = {"parametrisation": "standard", "width": width, "biases": True}
         kernel = ts.infinite.fully_connected(ts.infinite.erf, images, depth=2, **standard).ntk
-        largest = ts.infinite.dynamics.largest_learning_rate(ts.infinite.dynamics.modes(kernel))
-        return {"edge": outputs * largest}
+        return {"edge": outputs * ts.infinite.dynamics.largest_learning_rate(ts.infinite.dynamics.modes(kernel))}
 
     def network(optimizer, width, decade, mup, seed):
         base = jnp.where(mup, base_width, width)
@@ -112,10 +111,9 @@ def simulate(preset):
         # A CPU multiplies the matrices of one network faster than a batch of them.
         lanes=1 if jax.default_backend() == "cpu" else None,
     )
-    widths = np.array(preset.widths, float)
     return xr.DataTree.from_dict(
         {
-            "theory": ts.sweep(theory, ts.Grid(mup=np.array([True, False]), width=widths)),
+            "theory": ts.sweep(theory, ts.Grid(width=np.array(preset.widths, float)), lanes=1),
             "simulation": networks.rename(seed="repeat").assign_coords(optimizer=list(OPTIMIZERS)),
         }
     )
@@ -130,17 +128,16 @@ def simulate(preset):
 
 # %%
 def claims(data):
-    edge = data["theory"]["edge"]
-    decades, widths = data["simulation"]["decade"].values, edge["width"].values
+    decades, rates = data["simulation"]["decade"].values, best(data)
+    widths = rates["width"].values
     resolution = (decades[1] - decades[0]) * np.log(10) / np.log(widths[-1] / widths[0]) / 4
-    rates = best(data)
     for optimizer, mup in (("sgd", True), ("adam", True), ("sgd", False)):
-        ends = np.log(edge.sel(mup=mup).isel(width=[0, -1]))
+        first, last = edge(data, mup).values[[0, -1]]
         yield ts.study.exponent_agrees(
             f"{LABELS[optimizer]}, {NAMES[mup]}",
             f"{LABELS[optimizer]}, {NAMES[mup]}: exponent of the best learning rate in the width"
             + ", as of the edge of stability" * (not mup),
-            0 if mup else ends.diff("width").item() / np.log(widths[-1] / widths[0]),
+            np.log(last / first) / np.log(widths[-1] / widths[0]),
             rates.sel(optimizer=optimizer, mup=mup),
             next_order=resolution,
             why="a quarter of the distance between two learning rates",
@@ -160,6 +157,12 @@ def claims(data):
         standard_error=error,
         kind="at most",
     )
+
+
+def edge(data, mup):
+    """Of stability: under muP, that of the base at every width."""
+    edges = data["theory"]["edge"]
+    return xr.full_like(edges, edges[0].item()) if mup else edges
 
 
 def clipped(data):
@@ -210,7 +213,7 @@ def loss_panel(panel, data, optimizer, mup):
         style = {"fmt": "o-", "color": color, "linewidth": 0.8, "markersize": 2.5}
         ts.study.points(panel, loss.sel(width=width), rates, label=f"{width}", **style)
         if optimizer == "sgd":
-            panel.axvline(data["theory"]["edge"].sel(mup=mup, width=width), color=color, linestyle=":", linewidth=1)
+            panel.axvline(edge(data, mup).sel(width=width), color=color, linestyle=":", linewidth=1)
     panel.set(title=f"{LABELS[optimizer]}, {NAMES[mup]}", xlabel="learning rate", ylabel="loss")
     panel.set(xscale="log", yscale="log")
     ts.study.plain_ticks(panel.yaxis, (0.02, 0.05, 0.1, 0.2, 0.5))
@@ -220,8 +223,8 @@ def best_panel(panel, data, optimizer):
     width = data["simulation"]["width"].values
     for color, mup in zip(ts.study.PALETTE, NAMES, strict=False):
         rates = best(data).sel(optimizer=optimizer, mup=mup)
-        edge = data["theory"]["edge"].sel(mup=mup).values if optimizer == "sgd" else width ** (0.0 if mup else -1.0)
-        panel.plot(width, np.exp(np.log(rates.mean("repeat") / edge).mean().item()) * edge, color=color)
+        line = edge(data, mup).values if optimizer == "sgd" else width ** (0.0 if mup else -1.0)
+        panel.plot(width, np.exp(np.log(rates.mean("repeat") / line).mean().item()) * line, color=color)
         ts.study.points(panel, rates, color=color, label=NAMES[mup])
     theory = "edge of stability" if optimizer == "sgd" else "$n^0$ and $1 / n$"
     panel.set(title=f"line: {theory}", ylabel="best learning rate", yscale="log")

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from scipy import special
 
 import theorysim as ts
 
@@ -111,7 +112,7 @@ def simulate(preset):
 # ## What must agree
 #
 # Random networks of width $N$ scatter about the theory like $N^{-1/2}$; with $R$ of them, a deviation in units of its
-# standard error is Student's $t$, of mean square $(R - 1) / (R - 3)$.
+# standard error is Student's $t$ with $R - 1$ degrees of freedom.
 
 
 # %%
@@ -139,15 +140,15 @@ def claims(data):
 
 def scatter(name, samples, theory):
     mean, error = ts.study.mean_and_error(samples)
-    squares, repeats = ((mean - theory) / error).values ** 2, samples.sizes["repeat"]
-    expected = (repeats - 1) / (repeats - 3)
-    # The variance of t^2, by the moments of Student's distribution.
-    spread = expected * np.sqrt((2 * repeats - 4) / (repeats - 5) / squares.size)
+    distance, freedom = abs((mean - theory) / error), samples.sizes["repeat"] - 1
+    expected = 2 * np.sqrt(freedom) / ((freedom - 1) * special.beta(freedom / 2, 1 / 2))
+    spread = np.sqrt((freedom / (freedom - 2) - expected**2) / distance.size)
     return ts.study.agrees(
         name,
-        f"{name}: mean square distance of networks from theory, in standard errors, as of Student's t",
+        f"{name}: mean distance of networks from theory, in standard errors, as of Student's t",
         expected,
-        ts.study.Estimate(squares.mean(), spread),
+        ts.study.Estimate(distance.mean(), spread),
+        span=(0, np.inf),
     )
 
 
