@@ -44,7 +44,7 @@ class Preset(NamedTuple):
 
 
 PRESETS = {
-    "smoke": Preset((32, 128), rates=10, repeats=8, steps=25),
+    "smoke": Preset((48, 192), rates=10, repeats=6, steps=25),
     "laptop": Preset((64, 128, 256), rates=16, repeats=6, steps=50),
     "paper": Preset((64, 128, 256, 512, 1024, 2048), rates=37, repeats=16, steps=400),
 }
