@@ -47,27 +47,14 @@ LATE = 4  # steps, where the learnt readout drives the features
 LEARNING_RATE = 0.2
 POINTS, DIMENSION, TARGET = 4, 8, 5.0  # targets far above the initial output
 
-# The sample: readout's a + b, hidden 2 a + c, readout's 2 a + c, and how much slower the first layer steps.
-SAMPLE = np.array(
-    [
-        (0.5, 1, 1, 0),  # NTP
-        (0.5, 1, 1, 1),  # SP with c = 1
-        (1, 0, 1, 0),  # muP
-        (0.75, 0.5, 1, 0),
-        (0.75, 1, 1, 0),
-        (1, 0.75, 1, 0),
-        (1, 0.5, 1, 0),
-        (1, 1, 1, 0),
-        (1.75, 0, 1, 0),
-        (1.75, 0.5, 1, 0),
-        (1.75, 1, 1, 0),
-        (0.75, 0.5, 1.5, 0),
-        (0.75, 1, 1.5, 0),
-        (1, 0, 1.5, 0),
-        (1, 0.5, 1.5, 0),
-        (1.25, 0, 1.5, 0),
-    ]
-).T
+# The sample: readout's a + b, hidden 2 a + c, readout's 2 a + c, and how much slower the first layer steps. It starts
+# with NTP, SP at c = 1, and muP.
+SAMPLE = {
+    "initial": np.array([0.5, 0.5, 1, 0.75, 0.75, 1, 1, 1, 1.75, 1.75, 1.75, 0.75, 0.75, 1, 1, 1.25]),
+    "hidden": np.array([1, 1, 0, 0.5, 1, 0.75, 0.5, 1, 0, 0.5, 1, 0.5, 1, 0, 0.5, 0]),
+    "readout": np.repeat([1.0, 1.5], [11, 5]),
+    "lag": np.eye(16)[1],
+}
 NAMES = {"NTP, SP": 0, "muP": 2}
 REGIMES = ts.infinite.abc.REGIMES
 
@@ -95,9 +82,8 @@ def simulate(preset):
         initial=np.arange(2 * unit + 1) / unit,
         hidden=np.arange(-unit // 2, unit * 5 // 4 + 1) / unit,
     )
-    sample = dict(zip(("initial", "hidden", "readout", "lag"), SAMPLE, strict=True))
-    gauges = jax.random.normal(jax.random.key(1), SAMPLE.shape[1:])
-    networks = jax.vmap(lambda theta, **point: abc.shift(parametrisation(**point), theta))(gauges, **sample)
+    gauges = jax.random.normal(jax.random.key(1), SAMPLE["initial"].shape)
+    networks = jax.vmap(lambda theta, **point: abc.shift(parametrisation(**point), theta))(gauges, **SAMPLE)
     inputs = jax.random.normal(jax.random.key(2), (POINTS, DIMENSION), "float32")
     inputs /= jnp.linalg.norm(inputs, axis=1, keepdims=True)
     targets = TARGET * (-1.0) ** jnp.arange(POINTS, dtype="float32")[:, None]
@@ -112,7 +98,7 @@ def simulate(preset):
     return xr.DataTree.from_dict(
         {
             "theory": ts.sweep(theory, maps),
-            "sample": ts.sweep(theory, ts.Grid(sample=ts.zipped(**sample))),
+            "sample": ts.sweep(theory, ts.Grid(sample=ts.zipped(**SAMPLE))),
             "simulation": ts.sweep(
                 network,
                 ts.Grid(width=ts.static(*preset.widths)),
@@ -151,8 +137,8 @@ def claims(data):
         what = {"last": "the last hidden layer's change", "output": "the output's change"}[layer]
         yield ts.study.Claim(
             f"regimes by {what}",
-            f"largest distance of the exponents of {what} from theory's, {distance.size} parametrisations: below "
-            f"{apart / 2:g}, from where another regime would be nearer",
+            f"largest distance of a measured exponent of {what} from theory's, {distance.size} parametrisations: below "
+            f"{apart / 2:g}, where another exponent would be as near",
             predicted=apart / 2,
             measured=distance[worst],
             tolerance=3 * error.sel(layer=layer)[worst].item(),
@@ -217,8 +203,7 @@ def map_panel(panel, data, readout):
     panel.scatter(sample["initial"][found], sample["hidden"][found], color=colors, **points)
     for name, index in NAMES.items():
         if found[index]:
-            place = (sample["initial"][index], sample["hidden"][index])
-            panel.annotate(name, place, (-5, -4), textcoords="offset points", ha="right", va="top")
+            panel.text(sample["initial"][index] - 0.05, sample["hidden"][index] - 0.05, name, ha="right", va="top")
     panel.set(xlabel="readout at first, $a_3 + b_3$", ylabel="hidden steps, $2 a_2 + c$")
     panel.text(0.08, -0.4, "unstable")
     if (regime == REGIMES.index("trivial")).any():

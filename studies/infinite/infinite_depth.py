@@ -147,7 +147,7 @@ def claims(data):
     )
     yield ts.study.agrees(
         "nearest neighbour",
-        f"error of the nearest of {size} neighbours: the mean of 2 p (1 - p)",
+        f"error of the nearest of {size} neighbours: the mean of 2 eta (1 - eta)",
         ts.study.mean_estimate(rates["nearest"]),
         ts.study.mean_estimate(last["nearest"]),
         next_order=1 / size,

@@ -123,7 +123,7 @@ def claims(data):
     theory, networks = data["theory"].to_dataset(), data["simulation"].to_dataset()
     losses = theory["loss"].mean("step"), networks["loss"].mean("step")
     for gamma0 in GAMMA0:
-        yield agreement("loss, mean over steps", *losses, gamma0=gamma0)
+        yield agreement("mean loss over the steps", *losses, gamma0=gamma0)
         for layer in theory["layer"].values:
             growths = theory["growth"].sel(layer=layer), networks["growth"].sel(layer=layer)
             yield agreement(f"relative growth of the kernel of layer {layer}", *growths, gamma0=gamma0)
@@ -149,7 +149,7 @@ def agreement(what, theory, networks, gamma0):
     """Networks of infinite width, by extrapolation, against the mean of the theory's batches."""
     return ts.study.limit_agrees(
         f"{what}, gamma0 = {gamma0:g}",
-        f"{what}, at gamma0 = {gamma0:g}, extrapolated in 1 / width",
+        f"{what} at gamma0 = {gamma0:g}, extrapolated in 1 / width: mean-field theory's",
         ts.study.mean_estimate(theory.sel(gamma0=gamma0)),
         networks.sel(gamma0=gamma0),
     )

@@ -129,20 +129,20 @@ def claims(data):
     z = standardised(data)
     yield ts.study.limit_agrees(
         "95 % band",
-        "probability of a test output in the 95 % band of infinite width, all times, extrapolated in 1 / width",
+        "probability of a test output in the 95 % band of infinite width, at all times, extrapolated in 1 / width",
         0.95,
         (abs(z) < 1.96).mean(("example", "step")),
         span=(0, 1),
     )
     yield ts.study.limit_agrees(
         "spread",
-        "mean square of test outputs standardised by theory, all times, extrapolated in 1 / width",
+        "mean square of test outputs, standardised by theory, at all times, extrapolated in 1 / width",
         1,
         (z**2).mean(("example", "step")),
     )
     yield ts.study.limit_agrees(
         "test loss",
-        "mean test loss after training, extrapolated in 1 / width",
+        "mean test loss after training, extrapolated in 1 / width: that of infinite width",
         expected_loss(data, "test").isel(step=-1),
         mean_loss(data, "test").isel(step=-1),
     )

@@ -145,7 +145,7 @@ def scatter(name, samples, theory):
     spread = np.sqrt((freedom / (freedom - 2) - expected**2) / distance.size)
     return ts.study.agrees(
         name,
-        f"{name}: mean distance of networks from theory, in standard errors, as of Student's t",
+        f"{name}: mean distance of networks from theory, in standard errors, is that of Student's t",
         expected,
         ts.study.Estimate(distance.mean(), spread),
         span=(0, np.inf),

@@ -169,6 +169,7 @@ def claims(data):
         "alignment of the features with the targets before training, extrapolated in 1 / width: the Gaussian process's",
         lazy["alignment"][0],
         networks["initial"].mean("gamma0"),
+        span=(0, 1),
     )
     loss = float(lazy["loss"].mean())
     yield ts.study.limit_agrees(
@@ -185,6 +186,7 @@ def claims(data):
             f"alignment after training at gamma0 = {gamma0:g}, extrapolated in 1 / width: mean-field theory's",
             ts.study.mean_estimate(theory["alignment"].sel(gamma0=gamma0)),
             networks["alignment"].sel(gamma0=gamma0),
+            span=(0, 1),
         )
     for nu in SAMPLED:
         exact, sampled = data["bayesian"].to_dataset().sel(nu=nu), data["posterior"].to_dataset().sel(nu=nu)

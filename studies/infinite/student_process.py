@@ -46,7 +46,7 @@ PRESETS = {
 SHAPE, RATE = 2.0, 2.0
 TRAIN, TEST, WIDTH = 16, 4, 512  # of the calibration: data from networks of this width
 HIDDEN = {"weight_var": 2.0, "bias_var": 0.1}
-NETWORK = {"depth": 1, "weight_var": jnp.array([HIDDEN["weight_var"], 1.0]), "bias_var": jnp.array([0.1, 0.0])}
+NETWORK = {"depth": 1, "weight_var": jnp.array([2.0, 1.0]), "bias_var": jnp.array([0.1, 0.0])}
 OUTLIERS = (0.0, 0.04, 0.1, 0.2)
 DATA = 50  # for training, and as many for the test, of the real data
 PROCESSES = {"student": "t process", "gaussian": "Gaussian process"}
@@ -118,9 +118,7 @@ def simulate(preset):
 
 def diabetes(splits):
     """Log density of test data, where a fraction of all data, training and test, is replaced by outliers."""
-    data, targets = load_diabetes(return_X_y=True)
-    x = jnp.asarray((data - data.mean(0)) / data.std(0))
-    y = jnp.asarray((targets - targets.mean()) / targets.std())
+    x, y = (jnp.asarray((part - part.mean(0)) / part.std(0)) for part in load_diabetes(return_X_y=True))
     nngp = ts.infinite.fully_connected(ts.infinite.erf, x, **NETWORK).nngp
     noisy = nngp / jnp.diag(nngp).mean() + jnp.eye(len(x))  # as much noise as signal, both of one scale
 
