@@ -226,7 +226,7 @@ def lines(axes, data, bias_var, color):
 
 def path_panel(panel, data, bias_var):
     path, networks = (data[node]["correlation"].sel(bias_var=bias_var) for node in ("path", "simulation"))
-    shown = np.linspace(1, path.sizes["weight_var"] - 1, 4).astype(int)
+    shown = np.unique(np.linspace(1, path.sizes["weight_var"] - 1, 4).astype(int))
     for color, weight_var in zip(ts.study.PALETTE, path["weight_var"].values[shown], strict=False):
         label = rf"$\sigma_w^2 = {weight_var:.2g}$"
         panel.plot(path["layer"], path.sel(weight_var=weight_var), color=color, label=label)
