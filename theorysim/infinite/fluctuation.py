@@ -1,4 +1,4 @@
-"""How far the kernels of finite networks are from their limits, to leading order in 1 / width.
+"""How far finite networks are from their limits, to leading order in 1 / width: their kernels, and their outputs' law.
 
 Neurons of a layer are independent given the layer before. The covariance V / width of kappa = (K_aa, K_ab, K_bb), for
 two inputs a and b, so obeys
