@@ -1,4 +1,4 @@
-"""Fluctuations of finite networks: Wishart moments of linear ones, networks at random, and of switches in closed form."""
+"""Fluctuations of networks: Wishart moments of linear ones, random ones, and switches in closed form."""
 
 import jax
 import jax.numpy as jnp
