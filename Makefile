@@ -2,29 +2,31 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup figures gallery test test-all lint bench notebooks clean
 
-VENV := .venv
+PYTHON ?= python3
+VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'))
 READY := $(VENV)/.ready
 BIN := $(VENV)/bin
 PRESET ?= laptop
 STUDY ?=
+TESTS ?=
 
 help: ## list the verbs
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
-	@echo 'STUDY=name selects one study, PRESET=smoke|laptop|paper its size.'
+	@echo 'STUDY=name selects a study or a family, PRESET=smoke|laptop|paper its size, PYTHON=python3.13 an interpreter.'
 
 setup: $(READY) ## build the environment in .venv, with uv where there is one
 
 # neural-tangents goes without its dependencies: they are TensorFlow, which theorysim does not use.
 $(READY): pyproject.toml
-	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "theorysim needs Python 3.11 or later")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "theorysim needs Python 3.11 or later")'
 	@if command -v uv >/dev/null; then \
 		set -ex; \
-		uv venv --quiet --allow-existing $(VENV); \
+		uv venv --quiet --allow-existing --python $(PYTHON) $(VENV); \
 		uv pip install --quiet --python $(BIN)/python -e '.[dev]'; \
 		uv pip install --quiet --python $(BIN)/python --no-deps neural-tangents frozendict; \
 	else \
 		set -ex; \
-		python3 -m venv $(VENV); \
+		$(PYTHON) -m venv $(VENV); \
 		$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'; \
 		$(BIN)/pip install --quiet --disable-pip-version-check --no-deps neural-tangents frozendict; \
 	fi
@@ -37,15 +39,17 @@ gallery: $(READY) ## copy the laptop pictures and claims to figures/gallery and 
 	$(BIN)/theorysim gallery
 
 test: lint ## lint, types and the fast tests
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n auto $(TESTS)
 
 test-all: lint ## and the slow ones
 	$(BIN)/pytest -n auto -m ''
 
-lint: $(READY)  ## formatter, linter, types
+lint: $(READY) ## formatter, linter, types, imports, dependencies
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/deptry . --no-ansi
 
 bench: $(READY) ## the benchmarks, each beside its peer
 	$(BIN)/pytest benchmarks -o addopts='' --benchmark-only -s
@@ -54,5 +58,5 @@ notebooks: $(READY) ## the studies as executed notebooks, in figures/notebooks
 	$(BIN)/theorysim notebooks $(STUDY)
 
 clean: ## remove what is built: environment, figures, caches
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf .venv .venv-* .pytest_cache .ruff_cache .hypothesis .benchmarks
 	find figures -mindepth 1 -maxdepth 1 ! -name gallery -exec rm -rf {} +

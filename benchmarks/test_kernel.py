@@ -93,10 +93,10 @@ def test_a_million_phases(benchmark, capsys):
     weight_var, bias_var = np.linspace(0.5, 4, 1000), np.linspace(0.01, 1, 1000)
 
     def fn(weight_var, bias_var):
-        q = phase.fixed_point(tanh, weight_var, bias_var)
-        c = phase.fixed_correlation(tanh, q, weight_var)
-        length = phase.correlation_length(tanh, q, c, weight_var)
-        return {"q": q, "slope": phase.slope(tanh, q, weight_var), "c": c, "length": length}
+        q = phase.fixed_point(tanh, weight_var=weight_var, bias_var=bias_var)
+        c = phase.fixed_correlation(tanh, q, weight_var=weight_var)
+        length = phase.correlation_length(tanh, q, c, weight_var=weight_var)
+        return {"q": q, "slope": phase.chi(tanh, q, weight_var=weight_var), "c": c, "length": length}
 
     def ours():
         return sweep(fn, Grid(weight_var=weight_var, bias_var=bias_var))

@@ -148,7 +148,7 @@ def test_4000_bootstrap_fits(benchmark, capsys, runs, fit):
 
     ours()
     mine, draws = seconds(ours)
-    weights = np.asarray(sc.resample(jax.random.key(0), jnp.ones(240), 4000))
+    weights = np.asarray(sc.bootstrap_weights(jax.random.key(0), jnp.ones(240), 4000))
     start = np.array([*np.log([fit.parameters[name] for name in ("E", "A", "B")]), *fit.point[3:]])
 
     def theirs():

@@ -23,3 +23,13 @@ def free_port() -> int:
     with socket.socket() as server:
         server.bind(("localhost", 0))
         return server.getsockname()[1]
+
+
+@pytest.fixture(autouse=True)
+def _strict_promotion(request):
+    """Theory converts dtypes where it means to; optax and flax rely on implicit promotion."""
+    if request.path.parent.name in ("infinite", "scaling") and not request.node.get_closest_marker("optax"):
+        with jax.numpy_dtype_promotion("strict"):
+            yield
+    else:
+        yield

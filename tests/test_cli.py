@@ -103,7 +103,7 @@ def test_a_misuse_is_one_line_and_exit_code_2(arguments, message):
 
 def test_cite_and_doctor_print():
     assert "@inproceedings{jacot2018neural" in theorysim("cite", "ntk_dynamics").stdout
-    assert "@inproceedings{poole2016exponential" in theorysim("cite", "infinite.phase.slope").stdout
+    assert "@inproceedings{poole2016exponential" in theorysim("cite", "infinite.phase.chi").stdout
     assert "jaxlib" in theorysim("doctor").stdout
 
 

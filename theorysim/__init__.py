@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from theorysim import scaling as scaling
     from theorysim import study as study
     from theorysim.engine import Grid as Grid
+    from theorysim.engine import labelled as labelled
     from theorysim.engine import nonfinite as nonfinite
     from theorysim.engine import static as static
     from theorysim.engine import sweep as sweep
     from theorysim.engine import zipped as zipped
 
 FAMILIES = ("infinite", "networks", "report", "scaling", "study")
-ENGINE = ("Grid", "nonfinite", "static", "sweep", "zipped")
+ENGINE = ("Grid", "labelled", "nonfinite", "static", "sweep", "zipped")
 
 warn_if_known_bad()
 

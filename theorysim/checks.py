@@ -1,10 +1,20 @@
 """What every family refuses, eagerly: values under a JAX trace are not known yet, and pass."""
 
+from collections.abc import Iterable
+from numbers import Integral
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+
+
+class DataError(ValueError):
+    """A user's data cannot be used; the message names what is wrong, and the remedy."""
+
+
+class DataWarning(UserWarning):
+    """Work on a user's data goes on, and its result may not mean what it seems to."""
 
 
 def is_traced(value: Any) -> bool:
@@ -13,14 +23,35 @@ def is_traced(value: Any) -> bool:
 
 
 def require_finite(**arrays: Any) -> None:
-    """Refuse NaN and infinity."""
+    """Refuse NaN and infinity; None passes, for arguments that are left out."""
     for name, array in arrays.items():
-        if not is_traced(array) and not np.isfinite(np.asarray(array)).all():
+        if array is not None and not is_traced(array) and not np.isfinite(np.asarray(array)).all():
             bad = np.argwhere(~np.isfinite(np.asarray(array)))
             raise ValueError(
                 f"{name} holds {len(bad)} values that are not finite, the first at {tuple(bad[0].tolist())}: "
                 "drop or repair them"
             )
+
+
+def require_count(*, least: int = 1, **counts: Any) -> None:
+    """Refuse what is no whole number, or less than `least`."""
+    for name, count in counts.items():
+        if not is_traced(count) and not (isinstance(count, Integral) and int(count) >= least):
+            raise ValueError(f"{name}={count!r}: give a whole number >= {least}")
+
+
+def require_in(low: float | int, high: float | int, **values: Any) -> None:
+    """Refuse what lies outside of [low, high]."""
+    for name, value in values.items():
+        if not is_traced(value) and not ((np.asarray(value) >= low) & (np.asarray(value) <= high)).all():
+            raise ValueError(f"{name}={value}: give a value in [{low:g}, {high:g}]")
+
+
+def require_one_of(choices: Iterable[str], **values: Any) -> None:
+    """Refuse a word that is none of these."""
+    for name, value in values.items():
+        if value not in choices:
+            raise ValueError(f"{name}={value!r}: give one of {', '.join(choices)}")
 
 
 def require_nonnegative(**values: Any) -> None:

@@ -1,11 +1,10 @@
 """The command line: the only module that prints."""
 
-import functools
 import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,7 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from theorysim import doctor as _doctor
-from theorysim.scaling.runs import RunsError, RunsWarning
+from theorysim.checks import DataError, DataWarning
 from theorysim.study import Outcome, StudyError, load, pipeline, references
 from theorysim.study import gallery as _gallery
 from theorysim.study import new as _new
@@ -145,67 +144,50 @@ def fit(
     The law is chinchilla unless another is named. Training curves (step, lr, loss; one a file) go to the laws of
     schedules, annealing or multi_power. Exit with 1 where the runs of a group cannot be fitted.
     """
-    from theorysim import report, scaling
-    from theorysim.scaling.fit import named
+    from theorysim import report
 
     columns = {"n": n, "d": d, "c": c, "x": x, "loss": loss}
-    columns = {name: column for name, column in columns.items() if column is not None}
-    tables = [report.read(file) for file in files]
-    curves = all(report.are_curves(table) for table in tables) and not {"n", "d"} <= set(columns)
-    chosen = named(law or ("annealing" if curves else "chinchilla"))
-    curves = isinstance(chosen, scaling.schedule.ScheduleLaw)
-    given = {**columns, "group": group, "objective": objective} if curves else {"warmup": warmup}
-    idle = [f"--{name}" for name, value in given.items() if value is not None]
-    if idle:
-        kind, other = ("training curves", "chinchilla") if curves else ("a table of runs", "annealing")
-        raise RunsError(f"{', '.join(idle)}: {chosen.name} is fitted to {kind}; leave it out, or say --law {other}")
-    out = out or files[0].with_name(f"{files[0].stem}-{chosen.name}")
-    drawn = {"samples": (200 if curves else 1000) if samples is None else samples, "level": level, "seed": seed}
-    report.require_intervals(drawn["samples"], level)
-    if curves:
-        report.require_free(out)
-        one = _write(out, functools.partial(report.fit_curves, files, chosen.name, warmup=warmup or 0, **drawn))
-        _print_notes(one.notes)
-        return 0
-    found = report.find(report.concatenate(tables, files), chosen, named=columns, group=group or ())
-    folders = [out / name for name in report.names([runs.group for runs in found])] if group else [out]
-    for folder in folders:
-        report.require_free(folder)
-    _print_notes(found[0].notes)
-    drawn["objective"] = getattr(scaling, objective or "huber")()
+    jobs = report.jobs(
+        files,
+        law=law,
+        columns={name: column for name, column in columns.items() if column is not None},
+        group=group,
+        warmup=warmup,
+        objective=objective,
+        samples=samples,
+        level=level,
+        seed=seed,
+        out=out,
+    )
+    for note in jobs[0].notes:
+        console.print(f"[dim]{escape(note)}[/]")
     refused = []
-    for runs, folder in zip(found, folders, strict=True):
+    for job in jobs:
         try:
-            _write(folder, functools.partial(report.fit_runs, runs, chosen, **drawn))
-        except RunsError as error:
+            _write(job)
+        except DataError as error:
             if not group:
                 raise
             refused.append(str(error))
     if refused:
-        console.print(f"\n[red]{len(refused)} of {len(found)} groups cannot be fitted:[/]")
+        console.print(f"\n[red]{len(refused)} of {len(jobs)} groups cannot be fitted:[/]")
     for reason in refused:
         console.print(f"  {reason}", markup=False)
     return 1 if refused else 0
 
 
-def _print_notes(notes: Sequence[str]) -> None:
-    for note in notes:
-        console.print(f"[dim]{escape(note)}[/]")
-
-
-def _write(folder: Path, fitted: Callable[[], Any]) -> Any:
+def _write(job: Any) -> None:
     """Fit, write and print one report, and the doubts that came up."""
     with warnings.catch_warnings(record=True) as doubts:
-        warnings.simplefilter("always", RunsWarning)
-        one = fitted()
-    one.write(folder)
-    console.print(f"\n[bold]{escape(one.title)}[/]  {escape(str(folder))}")
+        warnings.simplefilter("always", DataWarning)
+        one = job.fit()
+    one.write(job.folder)
+    console.print(f"\n[bold]{escape(one.title)}[/]  {escape(str(job.folder))}")
     for doubt in doubts:
         console.print(f"[yellow]doubt:[/] {escape(str(doubt.message))}")
     console.print(one.table().to_string(float_format="{:.4g}".format), markup=False)
     for sentence in one.sentences():
         console.print(sentence, markup=False)
-    return one
 
 
 @app.command
@@ -223,13 +205,13 @@ def predict(
     fitted = report.load(saved)
     if isinstance(fitted, report.CurveReport):
         if schedule is None or inputs:
-            raise RunsError(f"{saved} is of a law of schedules: say --schedule FILE, a table of step and lr")
+            raise DataError(f"{saved} is of a law of schedules: say --schedule FILE, a table of step and lr")
         rates = report.read_rates(report.read(schedule), warmup or 0, schedule.stem)
         predicted, far = fitted.predict(rates), fitted.beyond(rates)
     else:
         idle = "--warmup" if schedule is None else "--schedule"
         if schedule is not None or warmup is not None:
-            raise RunsError(f"{idle}: {saved} is of the law {fitted.law.name}, which takes {list(fitted.law.inputs)}")
+            raise DataError(f"{idle}: {saved} is of the law {fitted.law.name}, which takes {list(fitted.law.inputs)}")
         predicted, far = fitted.predict(**inputs), fitted.beyond(**inputs)
     for sentence in far:
         console.print(f"[yellow]doubt:[/] {sentence}")
@@ -281,7 +263,7 @@ def main() -> None:
     os.environ.setdefault("MPLBACKEND", "agg")
     try:
         sys.exit(app())
-    except (StudyError, RunsError, _doctor.WrongNumbersError, AttributeError, KeyError, OSError) as error:
+    except (StudyError, DataError, _doctor.WrongNumbersError, AttributeError, KeyError, OSError) as error:
         message = error if isinstance(error, OSError) else error.args[0]
         console.print(f"[red]{type(error).__name__}:[/] {escape(str(message))}")
         sys.exit(2)

@@ -24,12 +24,22 @@ from jaxtyping import Array, Float
 
 from theorysim.typing import Scalar
 
-# To |z| = 12, since a Hermite function of high degree reaches far: it meets exp(-z^2 / 4) there, not exp(-z^2 / 2).
-NODES = np.linspace(-12.0, 12.0, 481)
-WEIGHTS = np.exp(-(NODES**2) / 2) / np.sqrt(2 * np.pi) * (NODES[1] - NODES[0])
 
-LEGENDRE = np.polynomial.legendre.leggauss(72)
-PANEL = np.polynomial.legendre.leggauss(40)  # between two kinks
+def trapezoid(reach: float, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes from -reach to reach, and their weights in a mean over the standard Gaussian."""
+    nodes = np.linspace(-reach, reach, count)
+    return nodes, np.exp(-(nodes**2) / 2) / np.sqrt(2 * np.pi) * (nodes[1] - nodes[0])
+
+
+def legendre(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Gauss's nodes on [-1, 1], and their weights."""
+    return np.polynomial.legendre.leggauss(count)
+
+
+# To |z| = 12, since a Hermite function of high degree reaches far: it meets exp(-z^2 / 4) there, not exp(-z^2 / 2).
+NODES, WEIGHTS = trapezoid(12.0, 481)
+LEGENDRE = legendre(72)
+PANEL = legendre(40)  # between two kinks
 FARTHEST = 10.0  # standard deviations; exp(-50) of the Gaussian lies beyond
 RADII = (LEGENDRE[0] + 1) * FARTHEST / 2
 RADIAL_WEIGHTS = LEGENDRE[1] * FARTHEST / 2 * RADII * np.exp(-(RADII**2) / 2)
@@ -76,6 +86,17 @@ def hermite_coefficients(fn: Function, variance: Scalar, degree: int) -> Float[A
     """
     polynomials, nodes = (jnp.asarray(a, variance.dtype) for a in (_weighted_hermite(degree), NODES))
     return polynomials @ fn(jnp.sqrt(variance) * nodes)
+
+
+def hermite_tails(fn: Function, degrees: tuple[int, ...]) -> list[float]:
+    """The shares of E fn(z)^2 beyond so many Hermite coefficients (Parseval), of a function that is not traced.
+
+    Where the p-th derivative jumps they fall like degree^-(p + 1/2); of an analytic function exponentially.
+    """
+    with jax.ensure_compile_time_eval():
+        values = np.asarray(fn(jnp.asarray(NODES)), float)
+    powers = np.cumsum((_weighted_hermite(max(degrees)) @ values) ** 2)
+    return [float(1 - powers[degree - 1] / (values**2 @ WEIGHTS)) for degree in degrees]
 
 
 @cache

@@ -1,6 +1,7 @@
 """Roots of functions of one number, elementwise, by a Newton's method that cannot leave its bracket."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,18 @@ from jaxtyping import Array
 from theorysim.typing import Scalar, ScalarLike
 
 STEPS = 200  # six to twelve are usual; halving alone needs sixty
+
+
+class Search(NamedTuple):
+    """A bracket of the root, the best x in it, and how far x went in the last two steps."""
+
+    x: Array
+    low: Array
+    high: Array
+    moved: Array
+    moved_before: Array
+    searching: Array
+    iterations: Array | int
 
 
 def root(excess: Callable[[Array], Array], low: Array, high: Array) -> Array:
@@ -22,31 +35,35 @@ def root(excess: Callable[[Array], Array], low: Array, high: Array) -> Array:
     def search(excess: Callable[[Array], Array], start: Array) -> Array:
         ends = jnp.sign(excess(low)), jnp.sign(excess(high))
         bracketed, rise = ends[0] * ends[1] <= 0, ends[1] - ends[0]
-        epsilon = jnp.finfo(start.dtype).eps
-
-        def step(state: tuple) -> tuple:
-            x, low, high, move, last, searching, count = state
-            value, slope = jax.jvp(excess, (x,), (jnp.ones_like(x),))
-            left = rise * value <= 0
-            low, high = jnp.where(left, x, low), jnp.where(left, high, x)
-            trial = x - value / slope
-            newton = (trial >= low) & (trial <= high) & (2 * jnp.abs(trial - x) <= last)
-            new = jnp.where(searching, jnp.where(newton, trial, (low + high) / 2), x)
-            moved = jnp.abs(new - x)
-            # The error of a Newton step is of the order of its square.
-            close = jnp.where(newton, epsilon ** (2 / 3), epsilon) * jnp.maximum(1, jnp.abs(x))
-            return new, low, high, moved, move, searching & (moved > close), count + 1
-
-        width = high - low
-        begin = (start, low, high, width, width, bracketed, 0)
-        x = jax.lax.while_loop(lambda s: s[5].any() & (s[6] < STEPS), step, begin)[0]
-        return jnp.where(bracketed, x, jnp.nan)
+        begin = Search(start, low, high, high - low, high - low, bracketed, 0)
+        found = jax.lax.while_loop(
+            lambda state: state.searching.any() & (state.iterations < STEPS),
+            lambda state: _step(excess, rise, state),
+            begin,
+        )
+        return jnp.where(bracketed, found.x, jnp.nan)
 
     def solve_slope(slope: Callable[[Array], Array], value: Array) -> Array:
         return value / slope(jnp.ones_like(value))
 
     low, high = jax.lax.stop_gradient(jnp.broadcast_arrays(low, high))
     return jax.lax.custom_root(excess, (low + high) / 2, search, solve_slope)
+
+
+def _step(excess: Callable[[Array], Array], rise: Array, state: Search) -> Search:
+    """x - excess / excess', or the middle of the bracket."""
+    x = state.x
+    value, slope = jax.jvp(excess, (x,), (jnp.ones_like(x),))
+    below = rise * value <= 0
+    low, high = jnp.where(below, x, state.low), jnp.where(below, state.high, x)
+    trial = x - value / slope
+    newton = (trial >= low) & (trial <= high) & (2 * jnp.abs(trial - x) <= state.moved_before)
+    new = jnp.where(state.searching, jnp.where(newton, trial, (low + high) / 2), x)
+    moved = jnp.abs(new - x)
+    # The error of a Newton step is of the order of its square.
+    epsilon = jnp.finfo(x.dtype).eps
+    close = jnp.where(newton, epsilon ** (2 / 3), epsilon) * jnp.maximum(1, jnp.abs(x))
+    return Search(new, low, high, moved, state.moved, state.searching & (moved > close), state.iterations + 1)
 
 
 def log_root(excess: Callable[[Array], Array], low: ScalarLike, high: ScalarLike) -> Scalar:

@@ -74,7 +74,7 @@ def simulate(preset):
 
     def theory(initial, hidden, readout, lag=0.0):
         point = parametrisation(initial, hidden, readout, lag)
-        return {"regime": abc.regime(point), "r": abc.exponent(point), "output": abc.changes(point).output}
+        return {"regime": abc.regime(point), "r": abc.feature_exponent(point), "output": abc.changes(point).output}
 
     unit = preset.resolution
     maps = ts.Grid(
@@ -152,7 +152,7 @@ def slopes(data):
     """Exponent of the change with the width, by sample and layer, and its standard error."""
     change = measured(data).transpose("sample", "layer", "width", "repeat")
     widths = jnp.asarray(change["width"].values)
-    fit = jax.vmap(jax.vmap(lambda samples: ts.networks.abc.slope(widths, samples)))(change.values)
+    fit = jax.vmap(jax.vmap(lambda samples: ts.study.exponent(widths, samples)))(change.values)
     empty = change.isel(width=0, repeat=0, drop=True)
     return empty.copy(data=np.asarray(fit.value)), empty.copy(data=np.asarray(fit.standard_error))
 

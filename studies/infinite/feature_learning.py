@@ -78,7 +78,7 @@ def simulate(preset):
             def observe(params):
                 return network.apply(params, images, method="preactivations")
 
-            def loss(params):
+            def loss(params, _):
                 return jnp.square(observe(params)[-1] - targets).mean() / 2
 
             rate = (LEARNING_RATE * width**-point.c).astype("float32")

@@ -61,19 +61,18 @@ def simulate(preset):
     names = [activation.name for activation in preset.activations]
 
     def limits(activation):
-        return ts.infinite.fully_connected(activation, x, depth=DEPTH, normalised=True, **VARIANCES)
+        kernels = ts.infinite.fully_connected(activation, x, depth=DEPTH, normalised=True, **VARIANCES)
+        variance = ts.infinite.nngp_variance(activation, x, depth=DEPTH, **VARIANCES)
+        spread = variance.sum() / jnp.square(kernels.nngp).sum()
+        return {"nngp": kernels.nngp, "ntk": kernels.ntk, "nngp_spread": spread}
 
     grid = ts.Grid(activation=ts.static(*preset.activations))
-    limit = ts.sweep(limits, grid, dims={name: ["a", "b"] for name in ("nngp", "ntk", "angle")}).drop_vars("angle")
+    limit = ts.sweep(limits, grid, dims={"nngp": ["a", "b"], "ntk": ["a", "b"]})
     nngp, ntk = jnp.asarray(limit["nngp"].values), jnp.asarray(limit["ntk"].values)
 
     # One program for all activations: which of them is a traced number.
     def chosen(activation):
         return lambda z: jax.lax.switch(activation, preset.activations, z)
-
-    def spread(activation):
-        variance = ts.infinite.nngp_variance(chosen(activation), x, depth=DEPTH, **VARIANCES)
-        return {"nngp_spread": variance.sum() / jnp.square(nngp[activation]).sum()}
 
     def network(activation, width, key):
         network = ts.networks.MLP(width=width, depth=DEPTH, activation=chosen(activation), **VARIANCES)
@@ -92,12 +91,9 @@ def simulate(preset):
         }
 
     which = np.arange(len(names))
-    spreads = ts.sweep(spread, ts.Grid(activation=which)).assign_coords(activation=names)
     grid = ts.Grid(activation=which, width=ts.static(*preset.widths))
     networks = ts.sweep(network, grid, key=jax.random.key(0), repeats=preset.repeats)
-    return xr.DataTree.from_dict(
-        {"theory": limit.merge(spreads), "simulation": networks.assign_coords(activation=names)}
-    )
+    return xr.DataTree.from_dict({"theory": limit, "simulation": networks.assign_coords(activation=names)})
 
 
 def distance(kernel, limit):

@@ -52,7 +52,7 @@ IMAGES, BATCH = 256, 32
 LOWEST = {"sgd": 0.02, "adam": 3e-4}  # of three decades of learning rates
 NAMES = {True: "muP", False: "standard"}
 LABELS = {"sgd": "gradient descent", "adam": "Adam"}
-OPTIMIZERS = {"sgd": ts.networks.abc.transfer_sgd, "adam": ts.networks.abc.transfer_adam}
+OPTIMIZERS = {"sgd": ts.networks.transfer.transfer_sgd, "adam": ts.networks.transfer.transfer_adam}
 
 
 # %% [markdown]
@@ -80,7 +80,7 @@ def simulate(preset):
     def network(optimizer, width, decade, mup, seed):
         base = jnp.where(mup, base_width, width)
         size = {"width": width, "base_width": base, "depth": 2, "inputs": inputs, "outputs": outputs}
-        network = ts.networks.abc.transfer_network(activation=ts.infinite.erf, **size)
+        network = ts.networks.transfer.transfer_network(activation=ts.infinite.erf, **size)
         # One program for both: which of them is a traced number.
         scale = 10 ** (decade + jnp.asarray(shifts)[seed])
         rates = [(lowest * scale).astype("float32") for lowest in LOWEST.values()]

@@ -67,7 +67,7 @@ def simulate(preset):
         estimate = ts.infinite.mup.dmft(
             jnp.tanh, inputs, targets, gamma0=gamma0, **training, samples=preset.samples, batches=1, key=own
         )
-        return observed(estimate.mean)
+        return observed(estimate.value)
 
     def network(gamma0, width, key):
         return observed(
@@ -84,7 +84,7 @@ def simulate(preset):
             ts.infinite.tanh, inputs, inputs, depth=DEPTH, weight_var=1.0, bias_var=0.0
         ).ntk
         modes = ts.infinite.dynamics.modes(kernel)
-        response = ts.infinite.dynamics.response(modes, kernel, step=step, learning_rate=LEARNING_RATE)
+        response = ts.infinite.dynamics.response(modes, kernel, steps=step, learning_rate=LEARNING_RATE)
         return {"loss": jnp.square(targets - response @ targets).mean() / 2}
 
     gamma0 = np.unique(np.r_[np.geomspace(LAZY, RICH, preset.points), GAMMA0])

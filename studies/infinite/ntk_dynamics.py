@@ -62,7 +62,7 @@ def simulate(preset):
     steps = np.unique(np.r_[0, np.geomspace(1, preset.steps, 22).round().astype(int)])
 
     def theory(step):
-        response = dynamics.response(modes, kernels.ntk[:, :TRAIN], step=step, learning_rate=learning_rate)
+        response = dynamics.response(modes, kernels.ntk[:, :TRAIN], steps=step, learning_rate=learning_rate)
         nngp, cross = kernels.nngp[:TRAIN, :TRAIN], kernels.nngp[:, :TRAIN]
         outputs = dynamics.ensemble(response, nngp, cross, jnp.diag(kernels.nngp), targets[:, None])
         return {"mean": outputs.mean[:, 0], "variance": outputs.variance}
@@ -71,7 +71,7 @@ def simulate(preset):
         network = ts.networks.MLP(width=width, **NETWORK)
         params = ts.networks.standard_normal_params(network, train, key=key)
 
-        def loss(params):
+        def loss(params, _):
             return jnp.square(network.apply(params, train)[:, 0] - targets).mean() / 2
 
         def outputs(params):
@@ -89,7 +89,7 @@ def simulate(preset):
         """Outputs at all steps of the linear model with this kernel, from the network's own initial outputs."""
 
         def at(step):
-            return dynamics.response(modes, cross, step=step, learning_rate=learning_rate)
+            return dynamics.response(modes, cross, steps=step, learning_rate=learning_rate)
 
         responses = jax.vmap(at)(jnp.asarray(steps))
         return lambda initial: initial + responses @ (targets - initial[:TRAIN])

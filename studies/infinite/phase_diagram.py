@@ -58,30 +58,30 @@ def simulate(preset):
     phase = ts.infinite.phase
 
     def theory(activation, weight_var, bias_var):
-        q = phase.fixed_point(activation, weight_var, bias_var)
-        c = phase.fixed_correlation(activation, q, weight_var)
-        length = phase.correlation_length(activation, q, c, weight_var)
-        return {"q": q, "chi": phase.slope(activation, q, weight_var), "c": c, "length": length}
+        q = phase.fixed_point(activation, weight_var=weight_var, bias_var=bias_var)
+        c = phase.fixed_correlation(activation, q, weight_var=weight_var)
+        length = phase.correlation_length(activation, q, c, weight_var=weight_var)
+        return {"q": q, "chi": phase.chi(activation, q, weight_var=weight_var), "c": c, "length": length}
 
     def path(activation, weight_var, bias_var):
         """The correlation, layer by layer."""
-        q = phase.fixed_point(activation, weight_var, bias_var)
+        q = phase.fixed_point(activation, weight_var=weight_var, bias_var=bias_var)
 
         def layer(c, _):
-            c = phase.correlation_map(activation, c, q, weight_var, bias_var)
+            c = phase.correlation_map(activation, c, q, weight_var=weight_var, bias_var=bias_var)
             return c, c
 
         correlation = jax.lax.scan(layer, jnp.full_like(q, START), length=preset.depth)[1]
-        return {"variance": q, "chi": phase.slope(activation, q, weight_var), "correlation": correlation}
+        return {"variance": q, "chi": phase.chi(activation, q, weight_var=weight_var), "correlation": correlation}
 
     def network(activation, weight_var, bias_var, key):
-        q = phase.fixed_point(activation, weight_var, bias_var)
+        variances = {"weight_var": weight_var, "bias_var": bias_var}
         size = {"width": preset.width, "depth": preset.depth}
-        start = {"variance": q, "correlation": START}
-        return ts.networks.propagate(activation, weight_var, bias_var, key=key, **size, **start)
+        start = {"variance": phase.fixed_point(activation, **variances), "correlation": START}
+        return ts.networks.propagate(activation, **variances, key=key, **size, **start)
 
     def critical(activation, bias_var):
-        return {"weight_var": phase.critical_weight_var(activation, bias_var)}
+        return {"weight_var": phase.critical_weight_var(activation, bias_var=bias_var)}
 
     activations = ts.static(*preset.activations)
     fine = ts.Grid(

@@ -97,7 +97,7 @@ def simulate(preset):
 
     def mean_field(gamma0, batch):
         sampling = {"samples": preset.samples, "batches": 1, "key": jax.random.fold_in(jax.random.key(0), batch)}
-        return observed(ts.infinite.mup.dmft(erf, x, y, gamma0=gamma0, **training, **sampling).mean)
+        return observed(ts.infinite.mup.dmft(erf, x, y, gamma0=gamma0, **training, **sampling).value)
 
     def network(gamma0, width, key):
         return observed(ts.networks.train_mup(erf, x, y, gamma0=gamma0, **training, width=width, key=key))
@@ -105,7 +105,7 @@ def simulate(preset):
     def lazy(step):
         kernels = ts.infinite.fully_connected(erf, x, depth=2)
         modes = ts.infinite.dynamics.modes(kernels.ntk)
-        left = y - ts.infinite.dynamics.response(modes, kernels.ntk, step=step, learning_rate=LEARNING_RATE) @ y
+        left = y - ts.infinite.dynamics.response(modes, kernels.ntk, steps=step, learning_rate=LEARNING_RATE) @ y
         return {
             "loss": jnp.square(left).mean() / 2,
             "kernel": kernels.nngp,

@@ -27,6 +27,7 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
+import optax
 import xarray as xr
 
 import theorysim as ts
@@ -80,31 +81,23 @@ def simulate(preset):
     steps = np.unique(np.round(np.geomspace(preset.steps / 8, preset.steps, preset.times)).astype(int))
     identity = jnp.eye(INPUTS, dtype="float32")
 
-    def students(rates):
+    def students(schedules):
         """The same data for all schedules."""
 
-        def student(schedule, seed):
-            data = jax.random.fold_in(jax.random.key(0), seed)
-
+        def student(schedule, key):
             def loss(readout, step):
-                x, y = teacher.draw(jax.random.fold_in(data, step), BATCH)
+                x, y = teacher.draw(jax.random.fold_in(key, step), BATCH)
                 return jnp.square(x @ readout - y).mean() / 2
 
-            curve = ts.networks.learning_curve(
-                loss,
-                jnp.zeros(INPUTS, "float32"),
-                rates[schedule],
-                steps,
-                observe=lambda readout: teacher.loss(identity, readout),
-            )
-            return {"loss": curve}
+            start, sgd = jnp.zeros(INPUTS, "float32"), optax.sgd(ts.networks.schedule(schedule))
+            return {"loss": ts.networks.train(loss, start, sgd, steps, lambda w: teacher.loss(identity, w))}
 
-        grid = ts.Grid(schedule=np.arange(len(rates)), seed=np.arange(preset.repeats))
-        found = ts.sweep(student, grid, dims={"loss": ["step"]}, coords={"step": steps})
-        return found.rename(seed="repeat")
+        options = {"key": jax.random.key(0), "repeats": preset.repeats, "common_random_numbers": True}
+        grid = ts.Grid(schedule=ts.labelled(schedules))
+        return ts.sweep(student, grid, **options, dims={"loss": ["step"]}, coords={"step": steps})
 
     given = schedules(preset.steps)
-    trained = students(jnp.stack(list(given.values()))).assign_coords(schedule=list(given))
+    trained = students(given)
     mean = trained["loss"].mean("repeat").transpose("schedule", "step").values.astype(float)
     curves = [
         ts.scaling.schedule.Curve(np.asarray(rates), steps, loss)
@@ -122,7 +115,7 @@ def simulate(preset):
         return ts.scaling.schedule.optimise(final, peak=peak, length=preset.steps)._asdict()
 
     theory = ts.sweep(best, ts.Grid(peak=np.array([PEAK])), dims={"rates": ["time"]}).squeeze("peak", drop=True)
-    own = students(jnp.asarray(theory["rates"].values)[None]).assign_coords(schedule=["optimised"])
+    own = students({"optimised": jnp.asarray(theory["rates"].values)})
     theory = theory.assign(predicted=fitted["predicted"].assign_coords(schedule=list(given), step=steps))
     return xr.DataTree.from_dict(
         {
@@ -170,32 +163,46 @@ def claims(data):
     optimised = {"optimised": float(theory["loss"])}
     for name in (*PREDICTED, "optimised"):
         expected = optimised.get(name) or float(predicted.sel(law="multi_power", schedule=name))
-        mean, error = ts.study.mean_and_error(loss.sel(schedule=name))
-        yield ts.study.Claim(
+        yield ts.study.agrees(
+            f"final loss, {name}",
             f"multi-power law: final loss under the schedule '{name}', to which it is not fitted",
-            predicted=expected,
-            measured=float(mean),
-            tolerance=3 * float(error) + 2 * residual * expected,
-            why="three standard errors over students, and twice the law's residuals where it is fitted",
+            expected,
+            ts.study.mean_estimate(loss.sel(schedule=name)),
+            next_order=2 * residual * expected,
+            why="twice the residuals of the law where it is fitted",
         )
-    missed = np.abs(predicted.sel(schedule=list(PREDICTED)) - loss.mean("repeat").sel(schedule=list(PREDICTED)))
-    worst = missed.max("schedule")
-    yield ts.study.Claim(
-        "what the largest error of the multi-power law exceeds that of the annealing law by",
-        predicted=0,
-        measured=max(0.0, float(worst.sel(law="multi_power") - worst.sel(law="annealing"))),
-        tolerance=0,
-        why="a sign: these students forget by the sum of rates, not by steps",
-    )
+    yield better_law(predicted.sel(schedule=list(PREDICTED)), loss.sel(schedule=list(PREDICTED)))
     best = min(others(loss), key=lambda name: float(loss.sel(schedule=name).mean()))
-    difference = loss.sel(schedule="optimised") - loss.sel(schedule=best)
-    mean, error = ts.study.mean_and_error(difference)
+    saved = ts.study.mean_estimate(loss.sel(schedule=best) - loss.sel(schedule="optimised"))
     yield ts.study.Claim(
-        f"what the optimised schedule's final loss is above that of the best of all others ({best})",
+        "optimised schedule",
+        "the schedule that the multi-power law likes best ends at a lower loss than the best of all others, "
+        f"{best}: difference of the losses on the same data",
         predicted=0,
-        measured=max(0.0, float(mean)),
-        tolerance=3 * float(error),
-        why="three standard errors of the difference over students with the same data",
+        measured=saved.value,
+        tolerance=3 * saved.standard_error,
+        why="three standard errors",
+        standard_error=saved.standard_error,
+        kind="at least",
+    )
+
+
+def better_law(predicted, loss):
+    """Where the annealing law is furthest off: by how much further than the multi-power law."""
+    mean, error = ts.study.mean_and_error(loss)
+    off = abs(predicted - mean)
+    worst = off.sel(law="annealing").idxmax("schedule").item()
+    annealing, multi_power = (off.sel(law=law, schedule=worst).item() for law in ("annealing", "multi_power"))
+    return ts.study.Claim(
+        "better law",
+        f"error of the annealing law for the schedule '{worst}', less that of the multi-power law: these students forget "
+        "by the sum of rates, not by steps",
+        predicted=0,
+        measured=annealing - multi_power,
+        tolerance=3 * error.sel(schedule=worst).item(),
+        why="three standard errors of the loss",
+        standard_error=error.sel(schedule=worst).item(),
+        kind="at least",
     )
 
 

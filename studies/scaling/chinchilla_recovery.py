@@ -17,7 +17,6 @@ of times; and the three approaches to a compute-optimal frontier look at the sam
 # $(\alpha - \beta)\, m_4 / (6 m_2)$ in $\log n$, with $m_k$ the moments of the grid about the optimum.
 
 # %%
-from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -68,7 +67,7 @@ def quantities(parameters, compute):
     size = ts.scaling.chinchilla_frontier(parameters, LARGER * compute).n
     return {
         **{name: parameters[name] for name in ("E", "alpha", "beta")},
-        "a": ts.scaling.exponent(parameters),
+        "a": ts.scaling.frontier_exponent(parameters),
         "log n*": jnp.log(size),
     }
 
@@ -82,39 +81,34 @@ def simulate(preset):
     planted = {name: on_the_surface(n, d) for name, (n, d) in designs().items()}
     # All of one length, so that the designs share one program.
     most = max(len(fit.residuals) for fit in planted.values())
-    problems = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(fit.problem.padded(most) for fit in planted.values()))
-    points = jnp.stack([fit.point for fit in planted.values()])
     largest = {name: float((6 * n * d).max()) for name, (n, d) in designs().items()}
     sizes = jnp.asarray(designs()["isoflop"][0])
 
     def recover(design, key):
-        problem = jax.tree.map(lambda leaf: leaf[design], problems)
+        problem, point, compute, has_budgets = design
         noise_key, sample_key = jax.random.split(key)
         noise = SCALE * jax.random.t(noise_key, FREEDOM, (most,))
-        problem = replace(problem, log_loss=problem.log_loss + noise)
-        count = problem.weights.sum().astype(int)
-        drawn = jax.random.randint(sample_key, (preset.samples, most), 0, count)
-        # Of `most` draws the first `count`: a resample has as many runs as there are.
-        weights = jax.vmap(lambda drawn: jnp.zeros(most).at[drawn].add(jnp.arange(most) < count))(drawn)
-        weights = jnp.concatenate([problem.weights[None], weights])
-        ends = jax.lax.map(lambda weights: problem.solve(points[design], weights), weights, batch_size=8)
 
-        def asked(point):
-            compute = jnp.asarray(list(largest.values()))[design]
-            return jnp.stack(list(quantities(problem.values(point), compute).values()))
+        def asked(parameters):
+            return jnp.stack(list(quantities(parameters, compute).values()))
 
-        estimate, *draws = jnp.split(jax.vmap(asked)(ends.point), [1])
-        low, high = (jnp.quantile(draws[0], jnp.asarray(q), axis=0) for q in ((1 - LEVELS) / 2, (1 + LEVELS) / 2))
-        best = approaches(sizes, jnp.exp(problem.log_loss[: len(sizes)] + problem.log_scale["loss"]))
-        return {
-            **{"estimate": estimate[0], "low": low, "high": high, "converged": ends.converged.mean()},
-            **{key: jnp.where(design == 0, value, jnp.nan) for key, value in best.items()},
-        }
+        options = {"key": sample_key, "levels": jnp.asarray(LEVELS), "samples": preset.samples}
+        found = ts.scaling.coverage.recover(problem, point, noise, asked, **options)
+        log_loss = (problem.log_loss + noise)[: len(sizes)] + problem.log_scale["loss"]
+        best = approaches(sizes, jnp.exp(log_loss))
+        return {**found._asdict(), **{key: jnp.where(has_budgets, value, jnp.nan) for key, value in best.items()}}
 
     names = list(quantities(TRUTH, 1.0))
     data = ts.sweep(
         recover,
-        ts.Grid(design=np.arange(len(planted))),
+        ts.Grid(
+            design=ts.labelled(
+                {
+                    name: (fit.problem.padded(most), fit.point, largest[name], name == "isoflop")
+                    for name, fit in planted.items()
+                }
+            )
+        ),
         key=jax.random.key(0),
         repeats=preset.repeats,
         dims={
@@ -123,7 +117,7 @@ def simulate(preset):
         },
         coords={"quantity": names, "level": LEVELS, "approach": [1, 2]},
         lanes=8,  # times 8 resamples: loops in lockstep, and arrays in the cache
-    ).assign_coords(design=list(planted))
+    )
     truth = np.array([list(quantities(TRUTH, compute).values()) for compute in largest.values()], float)
     theory = xr.Dataset({"truth": (("design", "quantity"), truth)}, {"design": list(planted), "quantity": names})
     return xr.DataTree.from_dict({"theory": theory, "simulation": data, "parabola": parabolas()})
@@ -176,51 +170,38 @@ def parabolas():
 
 # %%
 def claims(data):
-    runs, truth = data["simulation"], data["theory"]["truth"]
-    count = runs.sizes["repeat"]
+    runs, truth = data["simulation"].to_dataset(), data["theory"]["truth"]
     inside = ((runs["low"] < truth) & (truth < runs["high"])).sel(level=0.95)
+    # Data sets of different designs are independent, the quantities of one data set are not.
+    share = inside.mean("quantity").stack(data_set=("design", "repeat"))
+    yield ts.study.agrees(
+        "cover",
+        "cover of the 95 % bootstrap interval, mean over five quantities and three designs",
+        0.95,
+        ts.study.mean_estimate(share.drop_vars(("design", "repeat", "data_set")).rename(data_set="repeat")),
+        span=(0, 1),
+    )
     for design in runs["design"].values:
-        share = inside.sel(design=design).mean("repeat")
-        yield ts.study.Claim(
-            f"{design}: cover of the 95 % bootstrap interval, mean over five quantities",
-            predicted=0.95,
-            measured=float(share.mean()),
-            tolerance=0.02 + 2 * np.sqrt(0.95 * 0.05 / count),
-            why="two points for a finite number of runs and of resamples, and two standard errors of one share",
+        yield ts.study.agrees(
+            f"exponent, {design}",
+            f"parametric fits to {design} runs: exponent $a$, mean over data sets",
+            truth.sel(design=design, quantity="a").item(),
+            ts.study.mean_estimate(runs["estimate"].sel(design=design, quantity="a")),
         )
-        estimate = runs["estimate"].sel(design=design)
-        bias = (estimate.mean("repeat") - truth.sel(design=design)) / estimate.std("repeat")
-        yield ts.study.Claim(
-            f"{design}: largest bias of five quantities, in their standard deviations",
-            predicted=0,
-            measured=float(abs(bias).max()),
-            tolerance=0.1 + 3 / np.sqrt(count),
-            why="three standard errors of a mean, and a tenth for the curvature of the law",
-        )
-    yield ts.study.Claim(
-        "parabolas without noise: largest deviation of their exponent from a",
-        predicted=0,
-        measured=float(abs(data["parabola"]["slope"]).max()),
-        tolerance=1e-8,
-        why="the shift is the same at all budgets; rounding",
+    yield ts.study.agrees(
+        "exponent, parabolas",
+        "parabolas through noisy runs: exponent $a$, mean over data sets; their shift is the same at all budgets",
+        truth.sel(design="isoflop", quantity="a").item(),
+        ts.study.mean_estimate(runs["exponent"].sel(design="isoflop", approach=2)),
     )
     narrow = data["parabola"].to_dataset().sel(width=1.5)
     yield ts.study.Claim(
-        "parabolas without noise: shift of log n* over its leading term, at half-width log 1.5",
+        "shift of parabolas",
+        "parabolas without noise: ratio of the shift of log n* to its leading term, at half-width log 1.5",
         predicted=1,
         measured=float((narrow["shift"] / narrow["predicted"]).mean()),
         tolerance=float(0.06 * np.log(1.5) ** 2),
         why="the next order in the half-width",
-    )
-    sizes = runs["log_size"].sel(design="isoflop", approach=2)
-    exact = np.log(ts.scaling.chinchilla_frontier(TRUTH, BUDGETS).n).mean()
-    shift = ts.scaling.approaches.vertex_shift(TRUTH["alpha"], TRUTH["beta"], jnp.asarray(OFFSETS))
-    yield ts.study.Claim(
-        "parabolas through noisy runs: mean shift of log n*",
-        predicted=float(shift),
-        measured=float((sizes - exact).mean()),
-        tolerance=float(3 * sizes.std(ddof=1) / np.sqrt(count) + 0.12 * abs(shift)),
-        why="three standard errors, and the next order in the half-width log 4",
     )
 
 
@@ -268,7 +249,7 @@ def cover_panel(panel, data):
 
 def exponent_panel(panel, data):
     runs = data["simulation"].to_dataset()
-    exact = float(ts.scaling.exponent(TRUTH))
+    exact = float(ts.scaling.frontier_exponent(TRUTH))
     rows = [
         ("1: lowest run", runs["exponent"].sel(design="isoflop", approach=1), "isoflop"),
         ("2: parabolas", runs["exponent"].sel(design="isoflop", approach=2), "isoflop"),

@@ -46,7 +46,6 @@ RIDGES = (1e-4, 1e-2, 1e-1)
 NOISES = (0.0, 0.1)
 FIXED = {"samples": 100, "noise_var": 0.1}  # of the random features
 FEATURE_RIDGES = (1e-4, 1e-2)
-FINITE = {"few": 0.05, "many": 0.03}  # the theory's own error at 10 samples, and from 50 on
 
 
 def spectrum(modes):
@@ -122,7 +121,6 @@ def simulate(preset):
         ts.Grid(samples=np.array(preset.samples, float)),
         key=jax.random.key(0),
         repeats=preset.repeats,
-        devices=jax.devices()[:1],
         dims={"error": ["ridge", "noise_var"]},
         coords={"ridge": np.array(RIDGES), "noise_var": np.array(NOISES)},
     )
@@ -131,7 +129,6 @@ def simulate(preset):
         ts.Grid(features=np.array(preset.features, float)),
         key=jax.random.key(1),
         repeats=preset.repeats,
-        devices=jax.devices()[:1],
         dims={"error": ["ridge"]},
         coords={"ridge": np.array(FEATURE_RIDGES)},
     )
@@ -154,38 +151,29 @@ def simulate(preset):
 
 # %%
 def claims(data):
-    ratios = data["simulation"]["error"] / data["theory"]["error"].sel(samples=data["simulation"]["samples"])
-    few, many = ratios.sel(samples=10), ratios.sel(samples=slice(50, None))
+    simulation, theory = data["simulation"]["error"], data["theory"]["error"]
+    ratio = simulation / theory.sel(samples=simulation["samples"])
     for ridge in RIDGES:
         for noise_var in NOISES:
-            at = {"ridge": ridge, "noise_var": noise_var}
-            yield agreement(
-                f"ridge {ridge:g}, noise variance {noise_var:g}: error of regressions over theory, "
-                "mean over sizes from 50 samples on",
-                many.sel(at).mean("samples"),
-                "many",
+            yield ts.study.limit_agrees(
+                f"error, ridge {ridge:g}, noise {noise_var:g}",
+                f"ridge {ridge:g}, noise variance {noise_var:g}: ratio of the error of regressions to theory, "
+                "extrapolated in 1 / samples",
+                1.0,
+                ratio.sel(ridge=ridge, noise_var=noise_var),
+                along="samples",
             )
-    yield agreement(
-        "error of regressions over theory at 10 samples, mean over ridges", few.mean("ridge")[..., 0], "few"
-    )
-    ratios = data["features"]["error"] / data["feature_theory"]["error"].sel(features=data["features"]["features"])
+    simulation, theory = data["features"]["error"], data["feature_theory"]["error"]
+    ratio = simulation / theory.sel(features=simulation["features"])
     for ridge in FEATURE_RIDGES:
-        yield agreement(
-            f"random features, ridge {ridge:g}: error of regressions over theory, mean over numbers of features",
-            ratios.sel(ridge=ridge).mean("features"),
-            "many",
+        yield ts.study.agrees(
+            f"random features, ridge {ridge:g}",
+            f"random features, ridge {ridge:g}: ratio of the error of regressions to theory, mean over numbers of features",
+            1.0,
+            ts.study.mean_estimate(ratio.sel(ridge=ridge).mean("features")),
+            next_order=1 / FIXED["samples"],
+            why="1 / samples",
         )
-
-
-def agreement(sentence, ratio, size):
-    mean, error = ts.study.mean_and_error(ratio)
-    return ts.study.Claim(
-        sentence,
-        predicted=1,
-        measured=float(mean),
-        tolerance=FINITE[size] + 3 * float(error),
-        why=f"three standard errors over regressions, and {100 * FINITE[size]:.0f} % of a theory for many samples",
-    )
 
 
 # %% [markdown]
@@ -203,10 +191,8 @@ def draw(data):
     panels[2].axvline(FIXED["samples"], color="0.8", zorder=0)
     panels[2].set(title=f"(c) random features, $P$ = {FIXED['samples']}", xlabel="features $N$")
     panels[0].set_ylabel("mean square error")
-    panels[1].set_yticks([0.05, 0.1, 0.2], ["0.05", "0.1", "0.2"])
-    panels[1].yaxis.set_minor_formatter("")
-    panels[2].set_xticks([20, 50, 100, 200, 400], ["20", "50", "100", "200", "400"])
-    panels[2].xaxis.set_minor_formatter("")
+    ts.study.plain_ticks(panels[1].yaxis, [0.05, 0.1, 0.2])
+    ts.study.plain_ticks(panels[2].xaxis, [20, 50, 100, 200, 400])
     panels[0].legend()
     return {"kernel_learning_curves": figure}
 

@@ -20,7 +20,7 @@ more slowly; laws fitted to those same runs say where the ranking reverses, and 
 # agree and $c^*$ is infinite, so its percentiles are taken.
 
 # %%
-from dataclasses import replace
+import warnings
 from typing import NamedTuple
 
 import jax
@@ -56,7 +56,6 @@ RUNS = 5  # of each small size and method, each the mean over draws of its own
 RESAMPLES = 512  # of those runs
 METHODS = {"knows much": (0.1, 1.3), "begins with nothing": (1.0, 1.8)}  # what is left to learn, decay of its power
 DECAY, FLOOR = 3.0, 0.1
-FINITE = 0.03  # the theory's own error from 50 features on
 
 PLANTED = {"E": 1.7, "A1": 0.3, "A2": 0.3, "alpha1": 0.25, "alpha2": 0.4}  # in units of the crossover
 CROSSOVER = 1e21
@@ -95,40 +94,27 @@ def scale_of(inverse):
 
 # %%
 def simulate(preset):
-    targets = [spectrum(preset.modes, *method) for method in METHODS.values()]
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *targets)
-
-    def target(learner):
-        return jax.tree.map(lambda leaf: leaf[learner], stacked)
-
-    def theory(learner, features):
-        return {"loss": loss_of(features, target(learner))}
-
-    which = np.arange(len(METHODS))
+    learners = ts.labelled({name: spectrum(preset.modes, *method) for name, method in METHODS.items()})
     numbers = np.union1d(np.geomspace(FEATURES[0], FEATURES[-1], 60), FEATURES)
     simulation = ts.sweep(
-        lambda learner, key: {"loss": projected(key, target(learner), FEATURES)},
-        ts.Grid(learner=which),
+        lambda learner, key: {"loss": projected(key, learner, FEATURES)},
+        ts.Grid(learner=learners),
         key=jax.random.key(0),
         repeats=preset.draws,
-        devices=jax.devices()[:1],
         dims={"loss": ["features"]},
         coords={"features": FEATURES},
-    ).assign_coords(learner=list(METHODS))
+    )
 
     def run(learner, size, key):
         keys = jax.random.split(key, preset.draws)
-        losses = jax.lax.map(lambda key: projected(key, target(learner), SMALL), keys)
+        losses = jax.lax.map(lambda key: projected(key, learner, SMALL), keys)
         return {"loss": losses.mean(0)[size]}
 
-    runs = ts.sweep(
-        run,
-        ts.Grid(learner=which, size=np.arange(len(SMALL))),
-        key=jax.random.key(1),
-        repeats=RUNS,
-        devices=jax.devices()[:1],
+    grid = ts.Grid(learner=learners, size=np.arange(len(SMALL)))
+    runs = ts.sweep(run, grid, key=jax.random.key(1), repeats=RUNS)
+    lines = ts.sweep(
+        lambda learner, features: {"loss": loss_of(features, learner)}, ts.Grid(learner=learners, features=numbers)
     )
-    lines = ts.sweep(theory, ts.Grid(learner=which, features=numbers)).assign_coords(learner=list(METHODS))
     ahead = np.log(lines["loss"][1] / lines["loss"][0]).values
     lines["crossover"] = np.exp(np.interp(0, -ahead, np.log(numbers)))
     return xr.DataTree.from_dict(
@@ -166,6 +152,8 @@ def forecast(losses):
             "loss": (("learner", "features"), np.stack(lines)),
             "crossover": float(ts.scaling.crossover(fit.parameters)),
             "interval": ("end", scale_of(np.array([high, low]))),
+            "inverse_log": float(inverse_log(fit.parameters)),
+            "standard_error": float(draws.standard_error(inverse_log)),
         },
         {"learner": list(METHODS), "features": FEATURES, "end": ["low", "high"]},
     )
@@ -184,45 +172,34 @@ def planted_law():
 
 def on_the_law(reach):
     """A fit without noise: it carries its runs in units of the data, and data sets are noise about it."""
-    c = np.tile(np.geomspace(10.0**-DECADES, 1, SIZES) * reach * CROSSOVER, 2)
-    runs = {"c": c, "method": np.repeat([1.0, 2.0], SIZES)}
+    c = np.tile(np.geomspace(10.0**-DECADES, 1, SIZES) * reach * CROSSOVER, 2 * SEEDS)
+    runs = {"c": c, "method": np.tile(np.repeat([1.0, 2.0], SIZES), SEEDS)}
     loss = np.asarray(ts.scaling.LAWS["crossing"](**runs, **planted_law()))
-    return ts.scaling.fit("crossing", {**runs, "loss": loss}, objective=ts.scaling.least_squares())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ts.scaling.RunsWarning)  # without noise, seeds are copies
+        return ts.scaling.fit("crossing", {**runs, "loss": loss}, objective=ts.scaling.least_squares())
 
 
 def recovered(preset):
-    fits = [on_the_law(reach) for reach in REACH]
-    problems = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(fit.problem for fit in fits))
-    points = jnp.stack([fit.point for fit in fits])
+    fits = {float(reach): on_the_law(reach) for reach in REACH}
     count = 2 * SIZES * SEEDS
 
-    def recover(design, key):
+    def recover(reach, key):
+        problem, point = reach
         noise_key, sample_key = jax.random.split(key)
-        problem = jax.tree.map(lambda leaf: leaf[design], problems)
+        options = {"key": sample_key, "levels": jnp.asarray(LEVELS), "samples": preset.samples}
         noise = NOISE * jax.random.normal(noise_key, (count,))
-        problem = replace(
-            problem,
-            inputs={name: jnp.tile(values, SEEDS) for name, values in problem.inputs.items()},
-            log_loss=jnp.tile(problem.log_loss, SEEDS) + noise,
-        )
-        weights = jnp.ones((1, count))
-        weights = jnp.concatenate([weights, ts.scaling.resample(sample_key, weights[0], preset.samples)])
-        ends = jax.lax.map(lambda weights: problem.solve(points[design], weights), weights, batch_size=8)
-        inverse = jax.vmap(lambda point: inverse_log(problem.values(point)))(ends.point)
-        low, high = (jnp.quantile(inverse[1:], jnp.asarray(q)) for q in ((1 - LEVELS) / 2, (1 + LEVELS) / 2))
-        return {"estimate": inverse[0], "low": low, "high": high, "converged": ends.converged.mean()}
+        return ts.scaling.coverage.recover(problem, point, noise, inverse_log, **options)._asdict()
 
-    data = ts.sweep(
+    return ts.sweep(
         recover,
-        ts.Grid(design=np.arange(len(REACH))),
+        ts.Grid(reach=ts.labelled({reach: (fit.problem, fit.point) for reach, fit in fits.items()})),
         key=jax.random.key(3),
         repeats=preset.repeats,
         dims={"low": ["level"], "high": ["level"]},
         coords={"level": LEVELS},
         lanes=8,  # times 8 resamples: loops in lockstep, and arrays in the cache
-        devices=jax.devices()[:1],
     )
-    return data.rename(design="reach").assign_coords(reach=REACH)
 
 
 def covered(planted):
@@ -237,47 +214,47 @@ def covered(planted):
 # %%
 def claims(data):
     lines, losses = data["theory"].to_dataset(), data["simulation"]["loss"]
-    exact, cast = float(lines["crossover"]), data["forecast"].to_dataset()
     for method in METHODS:
         many = losses.sel(learner=method, features=slice(50, None))
         ratio = (many - FLOOR) / (lines["loss"].sel(learner=method, features=many["features"]) - FLOOR)
-        mean, error = ts.study.mean_and_error(ratio.mean("features"))
-        yield ts.study.Claim(
-            f"the method that {method}: error over theory, mean over sizes from 50 features on",
-            predicted=1,
-            measured=float(mean),
-            tolerance=FINITE + 3 * float(error),
-            why="three standard errors over draws, and 3 % of a theory for many features",
+        yield ts.study.agrees(
+            f"error, {method}",
+            f"the method that {method}: ratio of the error to theory, mean over sizes from 50 features on",
+            1.0,
+            ts.study.mean_estimate(ratio.mean("features")),
+            next_order=1 / 50,
+            why="1 / features of the smallest size, the order of the theory's error",
         )
     ahead = np.log(losses.sel(learner="begins with nothing") / losses.sel(learner="knows much"))
-    for place, features in (("smallest", FEATURES[0]), ("largest", FEATURES[-1])):
-        mean, error = ts.study.mean_and_error(ahead.sel(features=features))
-        line = lines["loss"].sel(features=features)
+    for place, features, kind in (("smallest", FEATURES[0], "at least"), ("largest", FEATURES[-1], "at most")):
+        gap = ts.study.mean_estimate(ahead.sel(features=features))
         yield ts.study.Claim(
-            f"{place} models: log ratio of the losses, whose sign is the ranking",
-            predicted=float(np.log(line[1] / line[0])),
-            measured=float(mean),
-            tolerance=float(3 * error + FINITE * abs(np.log(line[1] / line[0]))),
-            why="three standard errors over draws, and 3 % of a theory for many features",
+            f"ranking, {place}",
+            f"{place} models: logarithm of the ratio of the losses, whose sign is the ranking",
+            predicted=0,
+            measured=gap.value,
+            tolerance=3 * gap.standard_error,
+            why="three standard errors over draws",
+            standard_error=gap.standard_error,
+            kind=kind,
         )
-    low, high = np.log(cast["interval"].values)
-    yield ts.study.Claim(
-        "laws of models up to half of the crossover: log of where they cross, middle of the 95 % bootstrap interval",
-        predicted=float(np.log(exact)),
-        measured=float((low + high) / 2),
-        tolerance=float((high - low) / 2),
-        why="half of the interval",
+    cast = data["forecast"].to_dataset()
+    yield ts.study.agrees(
+        "forecast",
+        r"laws of models up to half of the crossover: $1 / \log c^*$ of the size at which they cross",
+        float(1 / np.log(lines["crossover"])),
+        ts.study.Estimate(cast["inverse_log"].item(), cast["standard_error"].item()),
     )
     planted = data["planted"].to_dataset()
-    share = covered(planted).sel(level=0.95).mean("repeat")
-    for reach in REACH:
-        yield ts.study.Claim(
-            f"planted laws, runs up to {reach:g} of the crossover: cover of its 95 % bootstrap interval",
-            predicted=0.95,
-            measured=float(share.sel(reach=reach)),
-            tolerance=float(0.02 + 2 * np.sqrt(0.95 * 0.05 / planted.sizes["repeat"])),
-            why="two points for a finite number of runs and of resamples, and two binomial standard errors",
-        )
+    inside = covered(planted).sel(level=0.95).stack(data_set=("reach", "repeat"))
+    yield ts.study.agrees(
+        "cover",
+        "planted laws, runs up to shares of the crossover from 1e-4 to 0.1: cover of its 95 % bootstrap interval, mean "
+        "over the four shares",
+        0.95,
+        ts.study.mean_estimate(inside.drop_vars(("reach", "repeat", "data_set")).rename(data_set="repeat")),
+        span=(0, 1),
+    )
 
 
 # %% [markdown]
@@ -312,9 +289,8 @@ def curves_panel(panel, data):
     panel.set(
         title="(a) laws (dashed) of filled sizes", xlabel="features $N$", ylabel="loss", xscale="log", yscale="log"
     )
-    panel.set_xticks([10, 30, 100], ["10", "30", "100"])
-    panel.set_yticks([0.15, 0.2, 0.3, 0.4], ["0.15", "0.2", "0.3", "0.4"])
-    panel.minorticks_off()
+    ts.study.plain_ticks(panel.xaxis, [10, 30, 100])
+    ts.study.plain_ticks(panel.yaxis, [0.15, 0.2, 0.3, 0.4])
     panel.legend(loc="upper right")
 
 
@@ -340,8 +316,7 @@ def width_panel(panel, planted):
         panel.errorbar(reach, middle, [[middle - low], [high - middle]], fmt="os^D"[i], color=color)
     panel.set(title="(c) median 95 % interval", xlabel="largest run / $c^*$", ylabel="estimated / true $c^*$")
     panel.set(xscale="log", yscale="log", xlim=(4e-5, 0.25))
-    panel.set_yticks([0.5, 0.7, 1, 1.4, 2], ["0.5", "0.7", "1", "1.4", "2"])
-    panel.minorticks_off()
+    ts.study.plain_ticks(panel.yaxis, [0.5, 0.7, 1, 1.4, 2])
 
 
 # %%

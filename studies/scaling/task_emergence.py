@@ -65,7 +65,7 @@ def simulate(preset):
     z = jnp.log(sizes) - jnp.log(sizes).mean()
 
     def bias(rate):
-        return {"usual": jnp.stack([1 + task.usual_bias(rate, r) for r in SUCCESSES])}
+        return {"usual": jnp.stack([1 + task.mle_bias(rate, r) for r in SUCCESSES])}
 
     def sampled_bias(rate, key):
         def of(successes):

@@ -19,3 +19,16 @@ def interrupted(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Executable, "__call__", interrupting)
         yield patch
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """Grid points computed, one entry a tile."""
+    tiles = []
+
+    def counting(self, index, call=Executable.__call__):
+        tiles.append(len(index))
+        return call(self, index)
+
+    monkeypatch.setattr(Executable, "__call__", counting)
+    return tiles

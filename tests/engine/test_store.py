@@ -16,9 +16,8 @@ import pytest
 import xarray as xr
 
 from theorysim import Grid, static, sweep, zipped
-from theorysim.engine import output
+from theorysim.engine import folder, output
 from theorysim.engine.layout import layout_of, parts_of
-from theorysim.engine.program import Executable
 
 KEY = jax.random.key(3)
 
@@ -35,25 +34,13 @@ def grid(x=40, y=(1.0, 2.0), width=(1, 2)):
     return Grid(x=np.arange(x) / 10, run=zipped(y=np.array(y)), width=static(*width))
 
 
+PLAIN = {"key": None, "repeats": None, "common_random_numbers": False, "dims": {}, "coords": {}, "memory": 10**9}
 OPTIONS = {"key": KEY, "repeats": 2, "dims": {"trace": ["time"]}, "coords": {"time": np.arange(3)}}
 
 
 @pytest.fixture
 def store(tmp_path):
     return tmp_path / "runs.zarr"
-
-
-@pytest.fixture
-def computed(monkeypatch):
-    """Grid points computed, one entry a tile."""
-    tiles = []
-
-    def counting(self, index, call=Executable.__call__):
-        tiles.append(len(index))
-        return call(self, index)
-
-    monkeypatch.setattr(Executable, "__call__", counting)
-    return tiles
 
 
 def test_equals_the_sweep_in_memory_and_opens_plainly(store, monkeypatch):
@@ -130,7 +117,7 @@ def test_the_store_of_another_sweep_is_refused(store, change, message):
 
 
 def test_a_folder_that_is_no_store_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"is not the store of a sweep: choose another store="):
+    with pytest.raises(ValueError, match=r"is not the store of a sweep, or it lost .*choose another store="):
         sweep(lambda x: {"y": x}, Grid(x=[1.0]), store=tmp_path)
 
 
@@ -168,14 +155,14 @@ def test_a_kill_in_the_middle_of_an_extension_loses_nothing(store, monkeypatch):
             for method in ("resize", "__setitem__"):
                 patch.setattr(zarr.Array, method, kill_at(count, method))
             with pytest.raises(KeyboardInterrupt):
-                output.create_or_extend(path, _layout_of(double, 400))
+                folder.create_or_extend(path, _layout_of(double, 400))
         data = sweep(double, Grid(x=np.arange(400.0)), store=path)
         np.testing.assert_array_equal(data["y"], 2 * np.arange(400.0))
 
 
 def _layout_of(fn, points):
     axes = Grid(x=np.arange(float(points)))
-    return layout_of(axes, parts_of(fn, axes, None), None, None, {}, {}, 10**9)
+    return layout_of(axes, parts_of(fn, axes, None), **PLAIN)
 
 
 def test_lost_chunks_and_torn_ledger_cells_are_computed_again(store, computed):

@@ -1,5 +1,7 @@
 """The sweep: labels, keys, traces, equal numbers however it is cut, clear refusals."""
 
+import signal
+import time
 from typing import NamedTuple
 
 import jax
@@ -8,7 +10,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from theorysim import Grid, nonfinite, static, sweep, zipped
+from theorysim.engine import Grid, labelled, nonfinite, static, sweep, zipped
+from theorysim.engine.plan import machine_of, whole
+from theorysim.engine.program import Executable
 
 KEY = jax.random.key(7)
 
@@ -48,9 +52,72 @@ def test_repeats_have_keys_of_their_own_and_points_keep_theirs_when_an_axis_grow
     xr.testing.assert_equal(data["z"], more["z"].isel(x=slice(2), y=slice(1), repeat=slice(3)))
 
 
-def test_common_random_numbers_come_from_a_key_that_fn_closes_over():
-    data = sweep(lambda x: {"z": x + jax.random.normal(KEY)}, Grid(x=[0.0, 1.0, 2.0]))
-    np.testing.assert_allclose(data["z"] - data["x"], jax.random.normal(KEY), rtol=1e-15)
+def test_common_random_numbers_are_one_key_a_repeat():
+    grid = Grid(x=[0.0, 1.0, 2.0], width=static(2, 3))
+
+    def fn(x, width, key):
+        return {"z": x + jax.random.normal(key)}
+
+    data = sweep(fn, grid, key=KEY, repeats=4, common_random_numbers=True)
+    noise = jnp.stack([jax.random.normal(jax.random.fold_in(KEY, repeat)) for repeat in range(4)])
+    np.testing.assert_allclose(data["z"] - data["x"], np.broadcast_to(noise, (3, 2, 4)), rtol=1e-14, atol=1e-15)
+    assert data.attrs["key"] == "threefry2x32 [0, 7], common to all points"
+
+
+def test_common_random_numbers_are_not_mixed_with_others(tmp_path):
+    def fn(x, key):
+        return {"z": x + jax.random.normal(key)}
+
+    grid, store = Grid(x=[0.0, 1.0]), tmp_path / "runs.zarr"
+    common = {"key": KEY, "repeats": 2, "common_random_numbers": True}
+    data = sweep(fn, grid, store=store, **common).load()
+    with pytest.raises(ValueError, match=r"another key: .*7\], common to all points there, threefry2x32 \[0, 7\] here"):
+        sweep(fn, grid, key=KEY, repeats=2, store=store)
+    with pytest.raises(ValueError, match=r"computed with the key .* common to all points"):
+        sweep(fn, grid, key=KEY, repeats=2, keep=data)
+    more = sweep(fn, Grid(x=[0.0, 1.0, 2.0]), store=store, **common | {"repeats": 3})
+    xr.testing.assert_equal(more.isel(x=slice(2), repeat=slice(2)).load(), data)
+
+
+class Law(NamedTuple):
+    power: jax.Array
+    floor: jax.Array
+
+
+LAWS = {"smooth": Law(np.array([1.0, 0.5, 0.1]), np.array(0.1)), "rough": Law(np.array([1.0, 0.9, 0.8]), np.array(0.2))}
+
+
+def test_labelled_values_reach_fn_traced_in_one_program(tmp_path):
+    traces = []
+
+    def fn(law, activation, x):
+        traces.append(law)
+        y = jax.lax.switch(activation, [jnp.tanh, jax.nn.relu], x)
+        return {"y": (law.power * y).sum() + law.floor}
+
+    grid = Grid(law=labelled(LAWS), activation=labelled(tanh=0, relu=1), x=[-1.0, 0.5])
+    data = sweep(fn, grid)
+    assert len(traces) == 1
+    assert data["y"].dims == ("law", "activation", "x")
+    assert data["y"].sel(law="rough", activation="tanh", x=0.5) == pytest.approx(2.7 * np.tanh(0.5) + 0.2, rel=1e-14)
+    store = tmp_path / "runs.zarr"
+    xr.testing.assert_identical(sweep(fn, grid, store=store).load().drop_attrs(), data.drop_attrs())
+
+
+def test_other_values_behind_the_labels_are_refused(tmp_path):
+    def fn(law):
+        return {"y": law.power.sum()}
+
+    store, grown = tmp_path / "runs.zarr", LAWS | {"a third one": Law(np.zeros(3), np.array(0.0))}
+    sweep(fn, Grid(law=labelled(LAWS)), store=store)
+    data = sweep(fn, Grid(law=labelled(grown)), store=store).load()
+    assert data["law"].values.tolist() == list(grown)
+    assert data["y"].sel(law="rough") == pytest.approx(2.7)
+    changed = grown | {"rough": Law(np.ones(3), np.array(0.2))}
+    with pytest.raises(ValueError, match="holds another value at law=rough: "):
+        sweep(fn, Grid(law=labelled(changed)), store=store)
+    with pytest.raises(ValueError, match="other values behind its labels"):
+        sweep(fn, Grid(law=labelled(changed)), keep=data)
 
 
 def test_zipped_arguments_advance_together():
@@ -195,6 +262,51 @@ def test_an_interrupt_returns_what_is_done(interrupted):
     assert np.isnan(data["y"].values[~done]).all()
 
 
+def test_an_interrupt_inside_a_callback_of_jax_counts():
+    def fn(x):
+        def called(x):
+            if x == 500:
+                signal.raise_signal(signal.SIGINT)
+                time.sleep(0.1)  # the handler runs in the main thread
+            return x
+
+        return {"y": jax.pure_callback(called, jax.ShapeDtypeStruct((), x.dtype), x, vmap_method="sequential")}
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.warns(UserWarning, match=r"interrupted: .* of 1,000 points"):
+        data = sweep(fn, Grid(x=np.arange(1000.0)), devices=jax.devices()[:1], lanes=8)
+    done = data["computed"].values
+    assert done.sum() < 1000
+    np.testing.assert_array_equal(data["y"].values[done], data["x"].values[done])
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+class Interrupting:
+    """Ctrl-C in a finaliser, where Python drops exceptions."""
+
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(0)
+
+
+def test_an_interrupt_that_python_drops_counts(monkeypatch):
+    dropped = []
+    monkeypatch.setattr("sys.unraisablehook", dropped.append)
+
+    def interrupting(self, index, call=Executable.__call__):
+        tiles.append(index)
+        if len(tiles) == 6:
+            Interrupting()
+        return call(self, index)
+
+    tiles = []
+    monkeypatch.setattr(Executable, "__call__", interrupting)
+    with pytest.warns(UserWarning, match=r"interrupted: .* of 1,000 points"):
+        data = sweep(lambda x: {"y": 2 * x}, Grid(x=np.arange(1000.0)), devices=jax.devices()[:1])
+    assert [error.exc_type for error in dropped] == [KeyboardInterrupt]
+    assert 0 < data["computed"].sum() < 1000
+
+
 def test_a_dry_run_says_what_would_be_done(tmp_path):
     grid = Grid(x=np.arange(1000.0))
     plan = sweep(lambda x: {"y": x}, grid, store=tmp_path / "s.zarr", dry_run=True)
@@ -236,6 +348,16 @@ def one(x):
         (noisy, Grid(x=[1.0], y=[1.0]), {"key": jax.random.split(KEY)}, "pass one typed key"),
         (noisy, Grid(x=[1.0], y=[1.0]), {"key": jnp.zeros(2, jnp.uint32)}, "pass one typed key"),
         (one, Grid(x=[1.0]), {"lanes": 0}, "lanes=0: give a whole number"),
+        (
+            noisy,
+            Grid(x=[1.0], y=[1.0]),
+            {"key": KEY, "common_random_numbers": True},
+            "common to: pass key= and repeats=",
+        ),
+        (one, Grid(x=[1.0]), {"common_random_numbers": True}, "common to: pass key= and repeats="),
+        (one, Grid(x=[1.0]), {"memory": np.inf}, "memory=inf: give a number of bytes"),
+        (one, Grid(x=[1.0]), {"memory": -1}, "memory=-1: give a number of bytes"),
+        (one, Grid(x=[1.0]), {"keep": 3}, "keep=3: pass an earlier result"),
         (one, Grid(x=[1.0]), {"devices": []}, "leaves nothing to compute on"),
         (lambda x: {"a.b": x, "a": {"b": x}}, Grid(x=[1.0]), {}, "two outputs of one name"),
         (lambda x: {"a/b": x}, Grid(x=[1.0]), {}, "cannot be stored"),
@@ -266,6 +388,49 @@ def test_bad_input_is_refused(fn, grid, options, message):
         sweep(fn, grid, **options)
 
 
+def test_options_of_other_types_are_refused_or_understood():
+    assert sweep(one, Grid(x=[1.0]), lanes=np.int64(4)).attrs["lanes"] == '{"": 4}'
+    assert whole("repeats", np.int32(2)) == 2
+    for value in (2.0, "2", [2]):
+        with pytest.raises(ValueError, match=r"lanes=.*: give a whole number, at least 1, or None"):
+            machine_of(None, None, value)
+    for devices in ("cpu", jax.devices()[0], 1):
+        with pytest.raises(ValueError, match=r"devices=.*: pass a list of devices"):
+            machine_of(devices, None, None)
+    for memory in ("4GB", np.nan, 0):
+        with pytest.raises(ValueError, match=r"memory=.*: give a number of bytes"):
+            machine_of(None, memory, None)
+
+
+@pytest.fixture
+def devices(monkeypatch):
+    """Devices at work, one entry a tile."""
+    counts = []
+
+    def counting(self, index, call=Executable.__call__):
+        counts.append(self.width // self.lanes)
+        return call(self, index)
+
+    monkeypatch.setattr(Executable, "__call__", counting)
+    return counts
+
+
+def test_a_program_that_calls_lapack_uses_one_of_several_host_devices(devices):
+    """And its numbers are those that all devices give, as of any program."""
+    grid = Grid(x=np.linspace(1, 2, 64))
+    sweep(lambda x: {"y": x * x}, grid)
+    assert set(devices) == {8}
+    devices.clear()
+
+    def factors(x):
+        steps = jax.lax.scan(lambda a, _: (jnp.linalg.cholesky(a @ a), None), x * jnp.eye(3), length=2)
+        return {"y": steps[0]}
+
+    data = sweep(factors, grid)
+    assert set(devices) == {1}
+    xr.testing.assert_equal(sweep(factors, grid, devices=jax.devices()[:1]), data)
+
+
 def test_the_bar_is_quiet_unless_asked_or_on_a_terminal(capfd):
     grid = Grid(x=np.arange(100.0))
     sweep(one, grid)
@@ -288,6 +453,74 @@ def test_equal_static_values_of_other_types_are_other_programs():
         np.testing.assert_array_equal(sweep(fn, Grid(x=[1.0], n=static(value)))["y"], [[1 + shift]])
     with pytest.raises(ValueError, match=r"static axis 'f' has values of one name, \['<lambda>', '<lambda>'\]"):
         Grid(f=static(lambda x: x, lambda x: 2 * x))
+
+
+class Slope:
+    def __init__(self, value):
+        self.value = value
+
+    def __str__(self):
+        return "slope"
+
+    def __call__(self, x):
+        return self.value * x
+
+
+def test_a_static_value_that_was_changed_is_another_program():
+    def fn(x, layers, slope):
+        return {"y": slope(x) + sum(layers["widths"])}
+
+    layers, slope = {"widths": [1, 2]}, Slope(1.0)
+    for change, expected in (
+        (lambda: None, 5.0),
+        (lambda: layers["widths"].append(3), 8.0),
+        (lambda: setattr(slope, "value", 5.0), 16.0),
+    ):
+        change()
+        data = sweep(fn, Grid(x=[2.0], layers=static(layers), slope=static(slope)))
+        assert data["y"].item() == expected
+
+
+def test_functions_of_one_name_are_other_programs_and_equal_values_are_one():
+    traces = []
+
+    def fn(x, f, layers):
+        traces.append(f)
+        return {"y": f(x) + len(layers)}
+
+    def scaled(factor):
+        def named(x):
+            return factor * x
+
+        return named
+
+    for factor in (1.0, 2.0):
+        assert sweep(fn, Grid(x=[1.0], f=static(scaled(factor)), layers=static([1])))["y"].item() == factor + 1
+    f = scaled(3.0)
+    for _ in range(2):
+        sweep(fn, Grid(x=[1.0], f=static(f), layers=static([1, 2])))
+    assert len(traces) == 3
+
+
+def test_what_cannot_be_pickled_is_traced_each_time():
+    def fn(x, numbers):
+        return {"y": x + next(numbers)}
+
+    class Numbers:
+        def __init__(self):
+            self.left = iter(lambda: 1, 2)
+
+        def __str__(self):
+            return "numbers"
+
+        def __next__(self):
+            return next(self.left)
+
+        def __reduce__(self):
+            raise TypeError("no")
+
+    for _ in range(2):
+        assert sweep(fn, Grid(x=[1.0], numbers=static(Numbers())))["y"].item() == 2
 
 
 def test_what_is_kept_fits_the_grid_the_key_and_the_outputs():

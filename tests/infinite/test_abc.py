@@ -32,7 +32,7 @@ def test_named_parametrisations(depth):
     ]
     for parametrisation, r, regime in cases:
         assert parametrisation.a.shape == parametrisation.b.shape == (depth + 1,)
-        np.testing.assert_allclose(abc.exponent(parametrisation), r, atol=1e-15)
+        np.testing.assert_allclose(abc.feature_exponent(parametrisation), r, atol=1e-15)
         assert abc.REGIMES[int(abc.regime(parametrisation))] == regime
 
 
@@ -80,7 +80,7 @@ def test_thousands_at_once_against_rational_arithmetic(depth, dtype):
     b[::5] += rng.integers(0, 2, b[::5].shape) / 4  # some that do not start well
     c = rng.integers(-8, 9, 4000) / 4
     many = abc.Parametrisation(*(jnp.asarray(x, dtype) for x in (a, b, c)))
-    classify = jax.jit(jax.vmap(lambda p: (abc.exponent(p), abc.regime(p))))
+    classify = jax.jit(jax.vmap(lambda p: (abc.feature_exponent(p), abc.regime(p))))
     r, regimes = classify(many)
     assert r.dtype == dtype
     wanted = [exactly(*p) for p in zip(a, b, c, strict=True)]
@@ -146,12 +146,12 @@ def test_transfer_is_traced_in_the_ratio():
 
 
 def test_bad_input_is_named():
-    with pytest.raises(ValueError, match=r"depth=0: give at least one hidden layer"):
+    with pytest.raises(ValueError, match=r"depth=0: give a whole number >= 1"):
         abc.mup(0)
     with pytest.raises(ValueError, match=r"a has shape \(3,\), b \(2,\), c \(\): give \(layers,\), \(layers,\) and"):
         abc.regime(abc.Parametrisation(jnp.zeros(3), jnp.zeros(2), 0.0))
     with pytest.raises(ValueError, match=r"layers >= 2; jax\.vmap over many"):
-        jax.jit(abc.exponent)(abc.Parametrisation(jnp.zeros(1), jnp.zeros(1), 0.0))
+        jax.jit(abc.feature_exponent)(abc.Parametrisation(jnp.zeros(1), jnp.zeros(1), 0.0))
     for wrong, message in [
         ({"role": "output"}, r"role='output': give one of input, hidden, readout, bias, fixed"),
         ({"optimizer": "lion"}, r"optimizer='lion': give one of sgd, adam"),

@@ -13,7 +13,7 @@ from scipy import integrate, special
 
 from theorysim import infinite
 from theorysim.infinite import Activation, erf, relu, tanh
-from theorysim.infinite.activation import angle, sine
+from theorysim.infinite.activation import angle, as_activation, sine
 from theorysim.quadrature import NODES, WEIGHTS, chebyshev_sum, gaussian_mean, hermite_coefficients
 
 variances = st.floats(0.05, 5.0)
@@ -196,7 +196,7 @@ def test_an_activation_without_second_moment_is_refused():
         Activation("bell", lambda x: jnp.exp(x**2 / 3))
     with pytest.raises(ValueError, match="'log' has no finite second moment"):
         Activation("log", lambda x: jnp.log(jnp.maximum(x, 0.0)))
-    with pytest.raises(ValueError, match="degree=-1: give a degree >= 0"):
+    with pytest.raises(ValueError, match="degree=-1: give a whole number >= 0"):
         infinite.hermite(-1)
 
 
@@ -250,3 +250,24 @@ def test_dtype_follows_the_inputs(activation):
     assert activation.dual_derivative(q, q, 0.5 * q).dtype == np.float32
     exact = activation.dual(*(jnp.asarray(v, jnp.float64) for v in (1.5, 1.5, 0.75)))
     np.testing.assert_allclose(activation.dual(q, q, 0.5 * q), exact, rtol=1e-5)
+
+
+@pytest.mark.parametrize("fn", [jax.nn.relu, jnp.abs, jax.nn.elu, lambda x: jnp.clip(x, -1, 1), jnp.sign])
+def test_kinks_that_are_not_named_are_warned_of(fn):
+    with pytest.warns(UserWarning, match="has kinks, or is steeper than quadrature resolves"):
+        as_activation(fn)
+
+
+@pytest.mark.parametrize("fn", [jnp.tanh, jax.nn.gelu, jax.nn.silu, jax.nn.sigmoid, lambda x: jnp.tanh(5 * x), jnp.sin])
+def test_smooth_functions_are_activations_as_they_are(fn):
+    """Without a warning (warnings are errors here), also where they are steep."""
+    wrapped = as_activation(fn)
+    assert wrapped.fn is fn
+    assert wrapped == as_activation(fn)
+    assert as_activation(wrapped) is wrapped
+
+
+def test_the_limits_take_bare_functions():
+    x = jnp.array([[1.0, 0.3], [-0.2, 0.8]])
+    bare, named = (infinite.fully_connected(fn, x, depth=1) for fn in (jnp.tanh, tanh))
+    np.testing.assert_allclose(bare.ntk, named.ntk, rtol=1e-13)

@@ -185,7 +185,7 @@ def test_bad_input_is_refused():
     for change, message in (
         ({"nu": -1.0}, "nu=-1.0: give a value > 0"),
         ({"noise_var": 0.0}, "noise_var=0.0: give a value > 0"),
-        ({"depth": 0}, "depth=0: give at least one hidden layer"),
+        ({"depth": 0}, "depth=0: give a whole number >= 1"),
     ):
         with pytest.raises(ValueError, match=message):
             deep_kernel.fit(identity, X, Y, **{**arguments, **change})

@@ -192,15 +192,21 @@ def test_classifiers():
     ("call", "message"),
     [
         (lambda: depth.koenigs(relu, jnp.array(0.5)), "its rule is the majority vote; subtract its mean"),
-        (lambda: depth.koenigs(TWO, jnp.array(-0.1)), "deficit=-0.1: give 1 - z"),
+        (lambda: depth.koenigs(TWO, jnp.array(-0.1)), "deficit=-0.1: give a value in"),
         (lambda: depth.koenigs(Activation("sign", jnp.sign, kinks=(0.0,)), jnp.array(0.5)), "jumps, or its"),
-        (lambda: depth.koenigs(Activation("hidden kinks", HARD.fn), jnp.array(0.5)), "or its kinks are not named"),
         (lambda: depth.koenigs(Activation("steep", lambda x: jnp.clip(x, -0.01, 0.01), kinks=(-0.01, 0.01)),
                                jnp.array(0.5)), "not resolved by 96 angles"),
-        (lambda: depth.activation_of(0.1), r"alpha=0.1: give an exponent in \[0.2, 60\]"),
+        (lambda: depth.activation_of(0.1), r"alpha=0.1: give a value in \[0.2, 60\]"),
         (lambda: depth.deep(TWO, jnp.array(0.5), depth=-1), "depth=-1: give a whole number >= 0"),
     ],
 )  # fmt: skip
 def test_bad_input_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_kinks_that_are_not_named_are_warned_of_and_refused():
+    with pytest.warns(UserWarning, match="'hidden kinks' has kinks"):
+        hidden = Activation("hidden kinks", HARD.fn)
+    with pytest.raises(ValueError, match="or its kinks are not named"):
+        depth.koenigs(hidden, jnp.array(0.5))

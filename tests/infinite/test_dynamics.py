@@ -24,14 +24,14 @@ def test_response_is_that_of_iterated_gradient_descent(share, steps):
     f = initial
     for _ in range(steps):
         f = f - learning_rate / TRAIN * CROSS @ (f[:TRAIN] - TARGETS)
-    response = dynamics.response(MODES, CROSS, step=steps, learning_rate=learning_rate)
+    response = dynamics.response(MODES, CROSS, steps=steps, learning_rate=learning_rate)
     np.testing.assert_allclose(initial + response @ (TARGETS - initial[:TRAIN]), f, rtol=1e-9, atol=1e-12)
 
 
 def test_beyond_the_largest_learning_rate_training_diverges():
     largest = dynamics.largest_learning_rate(MODES)
     for share, grows in [(0.999, False), (1.001, True)]:
-        response = dynamics.response(MODES, CROSS, step=20_000, learning_rate=share * largest)
+        response = dynamics.response(MODES, CROSS, steps=20_000, learning_rate=share * largest)
         assert (jnp.abs(response).max() > 1e6) == grows
 
 
@@ -44,7 +44,7 @@ def test_ensemble_is_that_of_neural_tangents():
     expected = reference(t=time, x_test=X, get="ntk", compute_cov=True)
     # Gradient flow is the limit of small steps; neural-tangents divides the loss by all outputs.
     steps = 2_000_000
-    response = dynamics.response(MODES, CROSS, step=steps, learning_rate=time / steps / TARGETS.shape[1])
+    response = dynamics.response(MODES, CROSS, steps=steps, learning_rate=time / steps / TARGETS.shape[1])
     ours = dynamics.ensemble(
         response, KERNELS.nngp[:TRAIN, :TRAIN], KERNELS.nngp[:, :TRAIN], jnp.diag(KERNELS.nngp), TARGETS
     )
@@ -55,7 +55,7 @@ def test_ensemble_is_that_of_neural_tangents():
 def test_at_the_start_an_ensemble_is_its_prior_and_at_the_end_it_interpolates():
     nngp, cross, prior = KERNELS.nngp[:TRAIN, :TRAIN], KERNELS.nngp[:, :TRAIN], jnp.diag(KERNELS.nngp)
     rate = dynamics.largest_learning_rate(MODES) / 2
-    start, end = (dynamics.response(MODES, CROSS, step=t, learning_rate=rate) for t in (0, 10**9))
+    start, end = (dynamics.response(MODES, CROSS, steps=t, learning_rate=rate) for t in (0, 10**9))
     before, after = (dynamics.ensemble(m, nngp, cross, prior, TARGETS) for m in (start, end))
     np.testing.assert_array_equal(before.mean, 0)
     np.testing.assert_allclose(before.variance, prior, rtol=1e-14)
@@ -70,7 +70,7 @@ def test_null_modes_do_not_grow():
     kernels = fully_connected(erf, x, x, depth=2, weight_var=1.5, bias_var=0.1)
     modes = dynamics.modes(kernels.ntk)
     rate = dynamics.largest_learning_rate(modes) / 2
-    response = dynamics.response(modes, kernels.ntk, step=10**9, learning_rate=rate)
+    response = dynamics.response(modes, kernels.ntk, steps=10**9, learning_rate=rate)
     assert jnp.abs(response).max() < 2
 
 
@@ -84,14 +84,14 @@ def test_momentum_is_that_of_optax(steps, momentum):
     for _ in range(steps):
         updates, state = optimizer.update(CROSS @ (f[:TRAIN] - TARGETS) / TRAIN, state)
         f = optax.apply_updates(f, updates)
-    response = dynamics.response(MODES, CROSS, step=steps, learning_rate=learning_rate, momentum=momentum)
+    response = dynamics.response(MODES, CROSS, steps=steps, learning_rate=learning_rate, momentum=momentum)
     np.testing.assert_allclose(initial + response @ (TARGETS - initial[:TRAIN]), f, rtol=1e-8, atol=1e-10)
 
 
 def test_with_momentum_too_training_diverges_beyond_the_largest_learning_rate():
     largest = dynamics.largest_learning_rate(MODES, 0.8)
     for share, grows in [(0.999, False), (1.001, True)]:
-        response = dynamics.response(MODES, CROSS, step=100_000, learning_rate=share * largest, momentum=0.8)
+        response = dynamics.response(MODES, CROSS, steps=100_000, learning_rate=share * largest, momentum=0.8)
         assert (not jnp.abs(response).max() < 1e6) == grows
 
 
@@ -115,8 +115,8 @@ def test_gradient_flow_is_that_of_neural_tangents_and_the_limit_of_small_steps()
 
 
 def test_bad_times_are_refused():
-    with pytest.raises(ValueError, match="step=-1: give a value >= 0"):
-        dynamics.response(MODES, CROSS, step=-1, learning_rate=0.1)
+    with pytest.raises(ValueError, match="steps=-1: give a value >= 0"):
+        dynamics.response(MODES, CROSS, steps=-1, learning_rate=0.1)
     with pytest.raises(ValueError, match=r"time=-1\.0: give a value >= 0"):
         dynamics.flow_response(MODES, CROSS, time=-1.0)
     with pytest.raises(ValueError, match="ntk holds 1 values that are not finite"):

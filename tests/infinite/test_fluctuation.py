@@ -64,7 +64,7 @@ def test_outputs_of_networks_of_switches_deviate_as_much(law):
 
 
 def test_bad_arguments_are_refused():
-    with pytest.raises(ValueError, match="depth=0: give at least one hidden layer"):
+    with pytest.raises(ValueError, match="depth=0: give a whole number >= 1"):
         nngp_variance(jnp.tanh, X, depth=0)
     with pytest.raises(ValueError, match=r"weight_var=-1\.0: give a value >= 0"):
         nngp_variance(jnp.tanh, X, depth=1, weight_var=-1.0)

@@ -23,7 +23,7 @@ from theorysim.infinite import (
 from theorysim.infinite.covariance import Covariance, activate
 from theorysim.infinite.neural_tangents import stax
 from theorysim.networks import MLP, empirical_ntk
-from theorysim.networks.abc import transfer_network
+from theorysim.networks.transfer import transfer_network
 
 X1 = jax.random.normal(jax.random.key(0), (5, 8))
 X2 = jax.random.normal(jax.random.key(1), (3, 8))

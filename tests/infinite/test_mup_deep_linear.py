@@ -60,7 +60,7 @@ def two_layers_by_singular_vectors(gamma0, learning_rate, steps):
 def test_two_layers_are_exact(gamma0):
     steps = 12
     outputs, features, gradients = two_layers_by_singular_vectors(gamma0, 0.3, steps)
-    limit = mup.deep_linear(X, Y, depth=2, gamma0=gamma0, learning_rate=0.3, steps=steps)
+    limit = mup.deep_linear(X, Y, depth=2, gamma0=gamma0, learning_rate=0.3, steps=steps).value
     np.testing.assert_allclose(limit.outputs, outputs, atol=1e-12)
     np.testing.assert_allclose(limit.features.reshape(2, 39, 39), features, rtol=1e-12, atol=1e-12)
     gradients = [np.kron(g, np.ones((3, 3))) for g in gradients]  # the same for all inputs
@@ -77,7 +77,7 @@ def test_one_layer_is_a_network_of_width_dim_plus_one():
         outputs.append(f)
         push = rate * gamma0 / 3 * (y - f) @ x
         first, readout = first + np.outer(readout, push), readout + first @ push
-    limit = mup.deep_linear(X, Y, depth=1, gamma0=gamma0, learning_rate=rate, steps=10)
+    limit = mup.deep_linear(X, Y, depth=1, gamma0=gamma0, learning_rate=rate, steps=10).value
     np.testing.assert_allclose(limit.outputs, outputs, atol=1e-13)
 
 
@@ -95,7 +95,7 @@ def test_finite_networks_converge_like_one_over_width():
         keys = jax.random.split(jax.random.key(width), 1024)
         return jax.lax.map(network, keys, batch_size=64)
 
-    limit = mup.deep_linear(X, Y, depth=3, gamma0=gamma0, learning_rate=0.3, steps=steps)
+    limit = mup.deep_linear(X, Y, depth=3, gamma0=gamma0, learning_rate=0.3, steps=steps).value
     narrow, wide = trained(32), trained(64)
     bias, z = 0.0, {}
     for name in limit._fields:
@@ -113,9 +113,9 @@ def test_finite_networks_converge_like_one_over_width():
 def test_small_gamma0_is_the_tangent_kernel(depth):
     kernel = (depth + 1) * X @ X.T / 3
     modes = dynamics.modes(kernel)
-    lazy = jax.vmap(lambda t: dynamics.response(modes, kernel, step=t, learning_rate=0.2) @ Y)(jnp.arange(9))
+    lazy = jax.vmap(lambda t: dynamics.response(modes, kernel, steps=t, learning_rate=0.2) @ Y)(jnp.arange(9))
     errors = [
-        jnp.abs(mup.deep_linear(X, Y, depth=depth, gamma0=g, learning_rate=0.2, steps=8).outputs - lazy).max()
+        jnp.abs(mup.deep_linear(X, Y, depth=depth, gamma0=g, learning_rate=0.2, steps=8).value.outputs - lazy).max()
         for g in (0.01, 0.02)
     ]
     assert errors[0] < 1e-3
@@ -124,7 +124,7 @@ def test_small_gamma0_is_the_tangent_kernel(depth):
 
 def test_hyperparameters_are_vmapped():
     def loss(gamma0, learning_rate):
-        return mup.deep_linear(X, Y, depth=3, gamma0=gamma0, learning_rate=learning_rate, steps=4).loss
+        return mup.deep_linear(X, Y, depth=3, gamma0=gamma0, learning_rate=learning_rate, steps=4).value.loss
 
     gamma0, learning_rate = jnp.array([0.5, 2.0]), jnp.array([0.3, 0.1])
     together = jax.vmap(loss)(gamma0, learning_rate)

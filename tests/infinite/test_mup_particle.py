@@ -7,7 +7,7 @@ import pytest
 
 from theorysim.infinite import dynamics, fully_connected, mup, tanh
 from theorysim.infinite.mup.particle import lattice
-from theorysim.infinite.mup.trajectory import check
+from theorysim.infinite.mup.solution import check
 
 X = jnp.array([[1.0, 0.3, -0.5], [0.2, -0.9, 0.8]])
 Y = jnp.array([1.0, -0.7])
@@ -15,7 +15,7 @@ TRAINING = {"gamma0": 1.0, "learning_rate": 0.3, "steps": 16}
 
 
 def trajectory(activation, inputs, targets, **training):
-    return mup.particles(activation, inputs, targets, **training).trajectory
+    return mup.particles(activation, inputs, targets, **training).value
 
 
 def largest_error(found, reference):
@@ -86,10 +86,10 @@ def test_inputs_in_a_plane_have_the_same_limit_in_more_dimensions(rank):
     training = {"gamma0": 1.0, "learning_rate": 0.15 * rank, "steps": 12}
     padded = jnp.sqrt(rank / 2) * jnp.pad(plane, ((0, 0), (0, rank - 2)))  # the same kernel
     exact, found = (mup.particles(jnp.tanh, x, targets, **training) for x in (plane, padded))
-    exact, error = exact.trajectory, jnp.abs(exact.trajectory.loss - found.trajectory.loss).max()
+    exact, error = exact.value, jnp.abs(exact.value.loss - found.value.loss).max()
     assert error < 1e-6 * exact.loss[0]
-    np.testing.assert_allclose(found.trajectory.outputs, exact.outputs, atol=5e-6)
-    np.testing.assert_allclose(found.trajectory.features, exact.features, atol=1e-4)
+    np.testing.assert_allclose(found.value.outputs, exact.outputs, atol=5e-6)
+    np.testing.assert_allclose(found.value.features, exact.features, atol=1e-4)
 
 
 @pytest.mark.parametrize("rank", RANKS)
@@ -100,8 +100,8 @@ def test_an_orthogonal_input_without_target_changes_nothing(rank):
     training = {**TRAINING, "learning_rate": 0.3 * rank / 2}
     padded = jnp.pad(targets, (0, rank - 2))
     among = mup.particles(jnp.tanh, jnp.sqrt(float(rank)) * jnp.eye(rank), padded, **training)
-    np.testing.assert_allclose(among.trajectory.outputs, jnp.pad(alone.outputs, ((0, 0), (0, rank - 2))), atol=1e-6)
-    assert among.error.max() < 1e-5
+    np.testing.assert_allclose(among.value.outputs, jnp.pad(alone.outputs, ((0, 0), (0, rank - 2))), atol=1e-6)
+    assert among.error.outputs.max() < 1e-5
 
 
 @pytest.mark.parametrize("activation", [jnp.tanh, lambda h: jnp.tanh(h) + 0.3 * h**2 / (1 + h**2)], ids=["odd", "not"])
@@ -110,8 +110,8 @@ def test_the_error_that_comes_along_is_above_that_of_the_outputs(activation):
     training = {"gamma0": 1.0, "learning_rate": 0.6, "steps": 4}
     exact = trajectory(activation, inputs, targets, **training, points=2**20)
     coarse = mup.particles(activation, inputs, targets, **training, points=2**15)
-    error = jnp.abs(coarse.trajectory.outputs - exact.outputs).max()
-    assert 1e-6 < error < coarse.error.max()
+    error = jnp.abs(coarse.value.outputs - exact.outputs).max()
+    assert 1e-6 < error < coarse.error.outputs.max()
 
 
 def test_sobol_points_agree_with_the_lattice():
@@ -120,8 +120,8 @@ def test_sobol_points_agree_with_the_lattice():
     exact = trajectory(jnp.tanh, inputs, targets, **training)
     padded = jnp.sqrt(7 / 2) * jnp.pad(inputs, ((0, 0), (0, 5)))  # the same kernel
     sobol = mup.particles(jnp.tanh, padded, targets, **training)
-    np.testing.assert_allclose(sobol.trajectory.outputs[0], 0, atol=1e-13)
-    np.testing.assert_allclose(sobol.trajectory.loss, exact.loss, atol=2e-4 * float(exact.loss[0]))
+    np.testing.assert_allclose(sobol.value.outputs[0], 0, atol=1e-13)
+    np.testing.assert_allclose(sobol.value.loss, exact.loss, atol=2e-4 * float(exact.loss[0]))
 
 
 def test_a_lattice_is_half_a_ball_of_the_law():
@@ -135,14 +135,14 @@ def test_a_lattice_is_half_a_ball_of_the_law():
 
 
 def test_identity_is_the_linear_algebra():
-    linear = mup.deep_linear(X, Y, depth=1, **TRAINING)
+    linear = mup.deep_linear(X, Y, depth=1, **TRAINING).value
     assert max(largest_error(trajectory(lambda h: h, X, Y, **TRAINING), linear)) < 1e-12
 
 
 def test_small_gamma0_is_the_tangent_kernel():
     kernel = fully_connected(tanh, X, X, depth=1, weight_var=1.0, bias_var=0.0).ntk
     modes = dynamics.modes(kernel)
-    lazy = jax.vmap(lambda t: dynamics.response(modes, kernel, step=t, learning_rate=0.3) @ Y)(jnp.arange(17))
+    lazy = jax.vmap(lambda t: dynamics.response(modes, kernel, steps=t, learning_rate=0.3) @ Y)(jnp.arange(17))
     errors = [
         jnp.abs(trajectory(jnp.tanh, X, Y, **{**TRAINING, "gamma0": gamma0}).outputs - lazy).max()
         for gamma0 in (0.01, 0.02)
@@ -169,7 +169,7 @@ def test_hyperparameters_are_vmapped_and_differentiated():
 
 def test_inputs_may_be_traced():
     """Then the lattice does not know them: its error is another."""
-    found = jax.jit(lambda inputs: mup.particles(jnp.tanh, inputs, Y, **TRAINING, points=2**17).trajectory.loss)(X)
+    found = jax.jit(lambda inputs: mup.particles(jnp.tanh, inputs, Y, **TRAINING, points=2**17).value.loss)(X)
     np.testing.assert_allclose(found, trajectory(jnp.tanh, X, Y, **TRAINING).loss, rtol=1e-12)
 
 

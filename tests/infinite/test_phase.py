@@ -26,10 +26,10 @@ class Settled(NamedTuple):
 @partial(jax.jit, static_argnums=0)
 def settled(activation, weight_var, bias_var):
     """One program for what deep layers settle at: most of these tests' time is compilation."""
-    q = phase.fixed_point(activation, weight_var, bias_var)
-    c = phase.fixed_correlation(activation, q, weight_var)
-    slope = phase.slope(activation, q, weight_var)
-    return Settled(q, slope, c, phase.correlation_length(activation, q, c, weight_var))
+    q = phase.fixed_point(activation, weight_var=weight_var, bias_var=bias_var)
+    c = phase.fixed_correlation(activation, q, weight_var=weight_var)
+    slope = phase.chi(activation, q, weight_var=weight_var)
+    return Settled(q, slope, c, phase.correlation_length(activation, q, c, weight_var=weight_var))
 
 
 def test_fixed_points_of_erf_solve_its_closed_form():
@@ -39,10 +39,10 @@ def test_fixed_points_of_erf_solve_its_closed_form():
             return weight_var * 2 / np.pi * np.arcsin(2 * q / (1 + 2 * q)) + bias_var - q
 
         q = optimize.brentq(closed, 1e-3, 10, xtol=1e-15, rtol=1e-15)
-        found = phase.fixed_point(erf, weight_var, bias_var)
+        found = phase.fixed_point(erf, weight_var=weight_var, bias_var=bias_var)
         np.testing.assert_allclose(found, q, rtol=1e-12)
         np.testing.assert_allclose(
-            phase.slope(erf, found, weight_var), weight_var * 4 / np.pi / np.sqrt(1 + 4 * q), rtol=1e-12
+            phase.chi(erf, found, weight_var=weight_var), weight_var * 4 / np.pi / np.sqrt(1 + 4 * q), rtol=1e-12
         )
 
 
@@ -65,8 +65,10 @@ def test_critical_line(activation, linear, weight_std):
     """It starts at the linear network."""
 
     def line(bias_var):
-        weight_var = phase.critical_weight_var(activation, bias_var)
-        return weight_var, phase.slope(activation, phase.fixed_point(activation, weight_var, bias_var), weight_var)
+        weight_var = phase.critical_weight_var(activation, bias_var=bias_var)
+        return weight_var, phase.chi(
+            activation, phase.fixed_point(activation, weight_var=weight_var, bias_var=bias_var), weight_var=weight_var
+        )
 
     weight_var, slope = jax.jit(jax.vmap(line))(jnp.array([1e-10, 0.0025, 0.01, 0.05, 0.25]))
     np.testing.assert_allclose(weight_var[0], linear, atol=1e-3)
@@ -78,7 +80,7 @@ def test_correlations_settle_at_one_in_order_and_below_in_chaos():
     @jax.jit
     def iterate(q, weight_var, bias_var):
         def layer(_, c):
-            return phase.correlation_map(tanh, c, q, weight_var, bias_var)
+            return phase.correlation_map(tanh, c, q, weight_var=weight_var, bias_var=bias_var)
 
         return jax.lax.fori_loop(0, 4000, layer, 0.5)
 
@@ -98,9 +100,9 @@ def test_a_quiet_network_without_biases_dies_out():
 
 def test_no_fixed_point_is_nan():
     linear = Activation("linear", lambda x: x)
-    np.testing.assert_allclose(phase.fixed_point(linear, 0.5, 1.0), 2, rtol=1e-12)
-    assert np.isnan(phase.fixed_point(linear, 1.5, 1.0))
-    assert np.isnan(phase.critical_weight_var(linear, 0.1))
+    np.testing.assert_allclose(phase.fixed_point(linear, weight_var=0.5, bias_var=1.0), 2, rtol=1e-12)
+    assert np.isnan(phase.fixed_point(linear, weight_var=1.5, bias_var=1.0))
+    assert np.isnan(phase.critical_weight_var(linear, bias_var=0.1))
 
 
 def test_derivatives_are_implicit_and_right():
@@ -118,7 +120,7 @@ def test_derivatives_are_implicit_and_right():
     up, down = near.reshape(2, 3, 2)
     np.testing.assert_allclose(gradient, (up - down) / 2e-5, rtol=1e-6)
 
-    critical = jax.jit(jax.value_and_grad(lambda bias_var: phase.critical_weight_var(tanh, bias_var)))
+    critical = jax.jit(jax.value_and_grad(lambda bias_var: phase.critical_weight_var(tanh, bias_var=bias_var)))
     up, down = critical(0.1 + 1e-5)[0], critical(0.1 - 1e-5)[0]
     np.testing.assert_allclose(critical(0.1)[1], (up - down) / 2e-5, rtol=1e-6)
 
@@ -128,13 +130,15 @@ def test_random_networks_follow_the_maps():
     weight_var, bias_var = 2.0, 0.2
     keys = jax.random.split(jax.random.key(0), 64)
     options = {"width": 400, "depth": 5, "variance": 0.5, "correlation": 0.3}
-    nets = jax.jit(jax.vmap(lambda key: propagate(tanh, weight_var, bias_var, key=key, **options)))(keys)
+    nets = jax.jit(jax.vmap(lambda key: propagate(tanh, weight_var=weight_var, bias_var=bias_var, key=key, **options)))(
+        keys
+    )
 
     # The inputs of the first layer have no biases in common: follow both variances and the covariance.
     @jax.jit
     def layer(q, covariance):
         covariance = weight_var * tanh.dual(q, q, covariance) + bias_var
-        return phase.variance_map(tanh, q, weight_var, bias_var), covariance
+        return phase.variance_map(tanh, q, weight_var=weight_var, bias_var=bias_var), covariance
 
     q, covariance = jnp.asarray(0.5), jnp.asarray(0.15)
     for i in range(5):
@@ -146,9 +150,13 @@ def test_random_networks_follow_the_maps():
 
 def test_derivatives_at_a_vanishing_variance():
     """V'(0) = weight_var and slope'(0) = -2 weight_var for tanh; dq*/dbias_var = 1 / (1 - weight_var)."""
-    np.testing.assert_allclose(jax.grad(lambda q: phase.variance_map(tanh, q, 0.7, 0.0))(0.0), 0.7, rtol=1e-12)
-    np.testing.assert_allclose(jax.grad(lambda q: phase.slope(tanh, q, 0.7))(0.0), -1.4, rtol=1e-12)
-    np.testing.assert_allclose(jax.grad(lambda b: phase.fixed_point(tanh, 0.7, b))(0.0), 1 / 0.3, rtol=1e-6)
+    np.testing.assert_allclose(
+        jax.grad(lambda q: phase.variance_map(tanh, q, weight_var=0.7, bias_var=0.0))(0.0), 0.7, rtol=1e-12
+    )
+    np.testing.assert_allclose(jax.grad(lambda q: phase.chi(tanh, q, weight_var=0.7))(0.0), -1.4, rtol=1e-12)
+    np.testing.assert_allclose(
+        jax.grad(lambda b: phase.fixed_point(tanh, weight_var=0.7, bias_var=b))(0.0), 1 / 0.3, rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -158,7 +166,7 @@ def test_dtype_follows_the_inputs_and_the_line_is_reached_from_both_sides(dtype)
     @jax.jit
     @jax.vmap
     def line(bias_var):
-        weight_var = phase.critical_weight_var(tanh, bias_var)
+        weight_var = phase.critical_weight_var(tanh, bias_var=bias_var)
         return weight_var, settled(tanh, weight_var, bias_var)
 
     weight_var, found = line(bias_var)
@@ -167,8 +175,8 @@ def test_dtype_follows_the_inputs_and_the_line_is_reached_from_both_sides(dtype)
 
 
 def test_whole_numbers_are_numbers():
-    assert phase.fixed_correlation(erf, 3, 4) < 1
-    assert phase.correlation_length(erf, 1, 1, 1) > 0
+    assert phase.fixed_correlation(erf, 3, weight_var=4) < 1
+    assert phase.correlation_length(erf, 1, 1, weight_var=1) > 0
 
 
 def test_lengths_are_the_rates_of_the_maps():
@@ -178,12 +186,12 @@ def test_lengths_are_the_rates_of_the_maps():
     @partial(jax.jit, static_argnums=0)
     def lengths_and_layers(activation, q, c, weight_var, bias_var):
         lengths = [
-            phase.variance_length(activation, q, weight_var),
-            phase.trainable_depth(activation, q, c, weight_var),
-            phase.gradient_length(activation, q, weight_var),
+            phase.variance_length(activation, q, weight_var=weight_var),
+            phase.trainable_depth(activation, q, c, weight_var=weight_var),
+            phase.gradient_length(activation, q, weight_var=weight_var),
         ]
-        layer = phase.variance_map(activation, 1.0001 * q, weight_var, bias_var)
-        return lengths, layer, phase.correlation_map(activation, c - step, q, weight_var, bias_var)
+        layer = phase.variance_map(activation, 1.0001 * q, weight_var=weight_var, bias_var=bias_var)
+        return lengths, layer, phase.correlation_map(activation, c - step, q, weight_var=weight_var, bias_var=bias_var)
 
     for activation, *variances in ((tanh, 3.0, 0.2), (tanh, 1.2, 0.1), (gelu, 1.5, 0.3)):
         q, slope, c, length = settled(activation, *variances)
@@ -201,10 +209,12 @@ def test_a_relu_network_has_closed_forms():
     np.testing.assert_allclose(slope, 0.8, rtol=1e-12)
     assert c == 1
     assert np.isnan(settled(relu, 2.1, 0.2).q)
-    assert np.isnan(phase.critical_weight_var(relu, 0.2))
+    assert np.isnan(phase.critical_weight_var(relu, bias_var=0.2))
     angles = np.arccos(correlations := np.array([-0.5, 0.3, 1 - 1e-6]))
     dual = (np.sin(angles) + (np.pi - angles) * correlations) / (2 * np.pi)
-    mapped = jax.jit(jax.vmap(lambda c: phase.correlation_map(relu, c, 1.0, 1.6, 0.2)))(correlations)
+    mapped = jax.jit(jax.vmap(lambda c: phase.correlation_map(relu, c, 1.0, weight_var=1.6, bias_var=0.2)))(
+        correlations
+    )
     np.testing.assert_allclose(mapped, 1.6 * dual + 0.2, rtol=1e-10)
 
 
@@ -217,8 +227,10 @@ def test_tables_are_the_duals_they_tabulate(activation, rtol):
     q, c = jnp.array([0.05, 1.0, 12.0]), jnp.array([-0.3, 0.6, 0.999])
 
     def map_and_rate(q, c):
-        length = phase.correlation_length(activation, q, c, 0.01)
-        return phase.correlation_map(activation, c, q, weight_var, bias_var), jnp.exp(-1 / length) / 0.01
+        length = phase.correlation_length(activation, q, c, weight_var=0.01)
+        return phase.correlation_map(activation, c, q, weight_var=weight_var, bias_var=bias_var), jnp.exp(
+            -1 / length
+        ) / 0.01
 
     mapped, rate = jax.jit(jax.vmap(map_and_rate))(q, c)
     np.testing.assert_allclose(rate, activation.dual_derivative(q, q, c * q), rtol=rtol)
@@ -228,10 +240,13 @@ def test_tables_are_the_duals_they_tabulate(activation, rtol):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: phase.fixed_point(tanh, -1.0, 0.1), r"weight_var=-1\.0: give a value >= 0"),
-        (lambda: phase.critical_weight_var(tanh, -0.1), r"bias_var=-0\.1: give a value >= 0"),
-        (lambda: phase.slope(tanh, -1.0, 1.0), r"q=-1\.0: give a value >= 0"),
-        (lambda: phase.correlation_map(tanh, 1.1, 1.0, 1.0, 0.0), r"c=1\.1: give a correlation in \[-1, 1\]"),
+        (lambda: phase.fixed_point(tanh, weight_var=-1.0, bias_var=0.1), r"weight_var=-1\.0: give a value >= 0"),
+        (lambda: phase.critical_weight_var(tanh, bias_var=-0.1), r"bias_var=-0\.1: give a value >= 0"),
+        (lambda: phase.chi(tanh, -1.0, weight_var=1.0), r"q=-1\.0: give a value >= 0"),
+        (
+            lambda: phase.correlation_map(tanh, 1.1, 1.0, weight_var=1.0, bias_var=0.0),
+            r"c=1\.1: give a correlation in \[-1, 1\]",
+        ),
         (lambda: relu.dual(*map(jnp.asarray, (1.0, 1.0, 1.1))), r"k=1\.1 is no covariance of variances q1=1\.0"),
         (lambda: relu.dual_derivative(*map(jnp.asarray, (-1.0, 1.0, 0.0))), r"q1=-1\.0: give a value >= 0"),
     ],

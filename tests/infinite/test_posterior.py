@@ -96,7 +96,7 @@ def test_the_readout_scale_enters_the_kernels_as_it_says():
     ("train", "setting", "message"),
     [
         (jnp.ones((3, 3)), {}, r"\(float64, n = 3\) has the condition number .*e.*: give a noise_var, drop duplicate"),
-        (jnp.eye(3).at[0, 0].set(jnp.inf), {}, "train holds 1 values that are not finite"),
+        (jnp.eye(3).at[0, 0].set(jnp.inf), {}, "kernel holds 1 values that are not finite"),
         (jnp.eye(3), {"noise_var": -1.0}, "noise_var=-1.0: give a value >= 0"),
         (jnp.diag(jnp.array([1.0, 1.0, 1e-9], jnp.float32)), {}, "float32, n = 3.* or use float64"),
     ],

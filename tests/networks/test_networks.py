@@ -15,7 +15,7 @@ NETWORK = MLP(width=16, depth=2, activation=jnp.tanh, weight_var=1.5, bias_var=0
 PARAMS = jax.jit(NETWORK.init)(jax.random.key(2), X)
 
 
-def loss(params):
+def loss(params, _=None):
     return jnp.square(NETWORK.apply(params, X)[:, 0] - TARGETS).mean() / 2
 
 
@@ -93,7 +93,7 @@ def test_propagation_keeps_the_inputs_apart_by_their_correlation():
     """First layer: mean over 2000 networks of width 50, three standard errors and 1 / width."""
     keys = jax.random.split(jax.random.key(4), 2000)
     options = {"width": 50, "depth": 1, "variance": 2.0, "correlation": -0.4}
-    moments = jax.jit(jax.vmap(lambda key: propagate(erf, 1.3, 0.0, key=key, **options)))(keys)
+    moments = jax.jit(jax.vmap(lambda key: propagate(erf, weight_var=1.3, bias_var=0.0, key=key, **options)))(keys)
     q = 1.3 * 2 / np.pi * np.arcsin(4 / 5)
     c = 1.3 * 2 / np.pi * np.arcsin(-1.6 / 5) / q
     np.testing.assert_allclose(moments.variance.mean(), q, atol=3 * float(moments.variance.std()) / np.sqrt(2000))

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import theorysim.scaling as sc
 from theorysim import report
+from theorysim.checks import DataError
 from theorysim.scaling import schedule
 
 TRUTH = {"L0": 2.6, "A": 0.5, "alpha": 0.5, "C": 0.9, "memory": 40.0}
@@ -96,7 +96,7 @@ def test_rates_between_those_written():
     ],
 )
 def test_bad_curves_are_refused(table, options, message):
-    with pytest.raises(sc.RunsError, match=message):
+    with pytest.raises(DataError, match=message):
         report.fit_curves([table], **options)
 
 
@@ -106,7 +106,7 @@ def test_a_table_of_runs_with_steps_and_rates_is_no_curve():
 
 
 def test_a_schedule_without_rates_is_refused():
-    with pytest.raises(sc.RunsError, match=r"mine lacks step, lr: a schedule has the columns step and lr"):
+    with pytest.raises(DataError, match=r"mine lacks step, lr: a schedule has the columns step and lr"):
         report.read_rates(pd.DataFrame({"loss": [1.0]}), 0, "mine")
 
 

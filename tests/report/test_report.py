@@ -10,7 +10,8 @@ import pytest
 
 import theorysim.scaling as sc
 from theorysim import report
-from theorysim.report import draw, table
+from theorysim.checks import DataError
+from theorysim.report import table
 from theorysim.report.folder import write
 
 TRUTH = {"E": 1.8172, "A": 482.01, "B": 2085.43, "alpha": 0.3478, "beta": 0.3658}
@@ -40,7 +41,7 @@ def test_the_parameters_are_those_of_the_family(fitted):
     rows = fitted.table()
     assert (rows["low"] < rows["estimate"]).all()
     assert (rows["estimate"] < rows["high"]).all()
-    np.testing.assert_allclose(rows.loc["n* ~ C^", "estimate"], sc.exponent(fitted.parameters))
+    np.testing.assert_allclose(rows.loc["n* ~ C^", "estimate"], sc.frontier_exponent(fitted.parameters))
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
@@ -102,7 +103,7 @@ def test_a_law_of_one_scale_takes_compute_and_says_so():
     assert "x could also be 'n', 'd'" in one.notes
     assert "x is the column 'flops'" in one.notes
     assert one.frontier() is None
-    assert set(draw.figures(one)) == {"fit", "residuals"}
+    assert set(one.figures()) == {"fit", "residuals"}
 
 
 def test_sizes_and_compute_complete_each_other():
@@ -116,7 +117,7 @@ def test_sizes_and_compute_complete_each_other():
 def test_configurations_are_listed_and_fitted_one_by_one(tmp_path):
     frame = pd.concat([runs(40).assign(config="tuned"), runs(40, seed=1).assign(config="default")])
     frame["name"] = [f"run{i}" for i in range(80)]  # a run's own name is no configuration
-    with pytest.raises(sc.RunsError, match=r"several configurations \(config: default, tuned\): say --group config"):
+    with pytest.raises(DataError, match=r"several configurations \(config: default, tuned\): say --group config"):
         report.fit(frame)
     both = report.fit(frame, group=["config"], samples=20)
     assert [one.group for one in both] == ["tuned", "default"]
@@ -154,7 +155,7 @@ def test_groups_go_by_their_cells_not_by_their_label():
     ],
 )
 def test_bad_tables_are_refused(frame, options, message):
-    with pytest.raises(sc.RunsError, match=message):
+    with pytest.raises(DataError, match=message):
         report.fit(frame, **options)
 
 
@@ -168,14 +169,14 @@ def test_bad_tables_are_refused(frame, options, message):
 )
 def test_bad_files_are_refused(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
-    with pytest.raises(sc.RunsError, match=message):
+    with pytest.raises(DataError, match=message):
         report.fit(tmp_path / name)
 
 
 def test_nothing_is_written_half_or_over_something_else(fitted, tmp_path, monkeypatch):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("x")
-    with pytest.raises(sc.RunsError, match=r"thesis: it exists and holds no report; name another folder"):
+    with pytest.raises(DataError, match=r"thesis: it exists and holds no report; name another folder"):
         fitted.write(tmp_path / "thesis")
     old = fitted.write(tmp_path / "report")
     (old / "mark").write_text("old")
@@ -183,7 +184,7 @@ def test_nothing_is_written_half_or_over_something_else(fitted, tmp_path, monkey
     def full(*_):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(draw, "save_all", full)
+    monkeypatch.setattr(report.RunReport, "figures", full)
     with pytest.raises(OSError, match="no space left"):
         fitted.write(tmp_path / "report")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report", "thesis"]
@@ -229,7 +230,7 @@ def test_an_interrupted_write_can_be_done_again(tmp_path, monkeypatch):
 def test_folders_that_cannot_be_written_are_refused(tmp_path):
     (tmp_path / "good.csv").write_text("x")
     for folder in (tmp_path / "good.csv" / "x", Path("/proc/xx")):
-        with pytest.raises(sc.RunsError, match=rf"{folder}: it cannot be written \(.*\); name another folder"):
+        with pytest.raises(DataError, match=rf"{folder}: it cannot be written \(.*\); name another folder"):
             report.require_free(folder)
     report.require_free(tmp_path / "a" / "b")
     assert not (tmp_path / "a").exists()
@@ -241,14 +242,14 @@ def test_folders_of_groups_are_distinct_and_inside():
 
 
 def test_bad_reports_and_questions_are_refused(fitted, tmp_path):
-    with pytest.raises(sc.RunsError, match=r"there is no such file; `theorysim fit` writes it"):
+    with pytest.raises(DataError, match=r"there is no such file; `theorysim fit` writes it"):
         report.load(tmp_path / "fit.json")
     path = tmp_path / "fit.json"
     path.write_text("{}")
-    with pytest.raises(sc.RunsError, match=r"not a report of `theorysim fit` \('format'\)"):
+    with pytest.raises(DataError, match=r"not a report of `theorysim fit` \('format'\)"):
         report.load(path)
     path.write_text(json.dumps({**json.loads(fitted.to_json()), "format": 99}))
-    with pytest.raises(sc.RunsError, match=r"format 99, and this theorysim reads 1; fit again"):
+    with pytest.raises(DataError, match=r"format 99, and this theorysim reads 1; fit again"):
         report.load(path)
     whole = json.loads(fitted.to_json())
     parameters, draws = dict(whole["parameters"]), dict(whole["draws"])
@@ -262,16 +263,16 @@ def test_bad_reports_and_questions_are_refused(fitted, tmp_path):
         ({**whole, "level": 95}, r"level=95"),
     ):
         path.write_text(json.dumps(broken))
-        with pytest.raises(sc.RunsError, match=rf"fit.json: {message}"):
+        with pytest.raises(DataError, match=rf"fit.json: {message}"):
             report.load(path)
     path.write_bytes(b"\xff\xfe\xfa")
-    with pytest.raises(sc.RunsError, match=r"fit.json: not a report of .*decode"):
+    with pytest.raises(DataError, match=r"fit.json: not a report of .*decode"):
         report.load(path)
-    with pytest.raises(sc.RunsError, match=r"chinchilla takes \['n', 'd'\]: missing \['d'\], unknown \['tokens'\]"):
+    with pytest.raises(DataError, match=r"chinchilla takes \['n', 'd'\]: missing \['d'\], unknown \['tokens'\]"):
         fitted.predict(n=1e9, tokens=1e10)
-    with pytest.raises(sc.RunsError, match=r"n=\[-1.0\]: give positive numbers"):
+    with pytest.raises(DataError, match=r"n=\[-1.0\]: give positive numbers"):
         fitted.predict(n=-1, d=1e10)
-    with pytest.raises(sc.RunsError, match=r"n=\[0.0\]: give positive numbers"):
+    with pytest.raises(DataError, match=r"n=\[0.0\]: give positive numbers"):
         fitted.predict(n=0, d=1e10)
 
 
@@ -312,5 +313,5 @@ def test_the_exponents_of_public_runs():
 
 @public
 def test_public_runs_with_several_sets_are_refused_with_their_list():
-    with pytest.raises(sc.RunsError, match=r"train_dataset: c4_original, rpj, rw_original; val_set: c4_val, de-en"):
+    with pytest.raises(DataError, match=r"train_dataset: c4_original, rpj, rw_original; val_set: c4_val, de-en"):
         report.fit(SHARED / "gadre" / "model_losses.csv")

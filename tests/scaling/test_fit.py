@@ -10,7 +10,7 @@ from scipy.optimize import least_squares as scipy_least_squares
 from scipy.optimize import linprog
 
 import theorysim.scaling as sc
-from theorysim.scaling.minimise import advance, begin
+from theorysim.scaling.minimise import Residuals, advance, begin
 
 TRUTH = {"E": 1.8172, "A": 482.01, "B": 2085.43, "alpha": 0.3478, "beta": 0.3658}
 
@@ -223,7 +223,9 @@ def test_a_start_that_is_not_finite_is_a_nan_and_no_minimum():
         return jnp.log(z[0] * x)
 
     one, ones = jnp.ones(1), jnp.ones(20)
-    end = advance(log_prediction, begin(-one), jnp.log(2 * x), ones, sc.huber(), free=one, reach=one, iterations=300)
+    end = advance(
+        Residuals(log_prediction, jnp.log(2 * x), ones, sc.huber(), free=one, reach=one), begin(-one), iterations=300
+    )
     assert jnp.isnan(end.value)
     assert not end.converged
 
@@ -355,7 +357,7 @@ def test_a_vanishing_term_is_warned_of(runs):
             {"fixed": {"gamma": 1.0}},
             r"fixed=\['gamma'\]: chinchilla has the parameters \['E', 'A', 'B', 'alpha', 'beta'\]",
         ),
-        ({"weights": np.zeros(240)}, r"weights: give one finite number >= 0 a run, not all zero"),
+        ({"weights": np.zeros(240)}, r"weights: give one finite number >= 0 per run, not all zero"),
         ({"starts": 0}, r"starts=0: give at least one"),
         ({"starts": {"x": np.ones(2)}}, r"starts=\['x'\]: give arrays for some of \['E', 'A', 'B', 'alpha', 'beta'\]"),
     ],

@@ -91,12 +91,12 @@ def test_leaving_out_the_head_tilts_the_exponent():
     best = sc.chinchilla_frontier(EPOCH, np.geomspace(1e17, 1e18, 5))
     counted = np.exp(np.interp(np.log(best.n), np.log(whole), np.log(body)))
     slope, _ = np.polyfit(np.log(6 * counted * best.d), np.log(counted), 1)
-    assert slope > sc.exponent(EPOCH) + 0.1
+    assert slope > sc.frontier_exponent(EPOCH) + 0.1
 
 
 def test_the_frontier_is_differentiable_and_vmaps():
     slope = jax.grad(lambda log_c: jnp.log(sc.allocate(CHINCHILLA, EPOCH, jnp.exp(log_c)).n))(jnp.log(1e21))
-    np.testing.assert_allclose(slope, sc.exponent(EPOCH), rtol=1e-8)
+    np.testing.assert_allclose(slope, sc.frontier_exponent(EPOCH), rtol=1e-8)
     by_alpha = jax.grad(lambda alpha: sc.allocate(CHINCHILLA, {**EPOCH, "alpha": alpha}, 1e21).loss)(0.3478)
     exact = jax.grad(lambda alpha: sc.chinchilla_frontier({**EPOCH, "alpha": alpha}, 1e21).loss)(0.3478)
     np.testing.assert_allclose(by_alpha, exact, rtol=1e-8)
@@ -133,7 +133,7 @@ def isoflop_runs(offsets, budgets):
 def test_isoflop_of_noise_free_runs():
     budgets = np.geomspace(1e18, 1e22, 5)
     found = isoflop(*isoflop_runs(np.linspace(-1, 1, 9), budgets))
-    np.testing.assert_allclose(found.exponent, sc.exponent(EPOCH), atol=1e-8)
+    np.testing.assert_allclose(found.exponent, sc.frontier_exponent(EPOCH), atol=1e-8)
     np.testing.assert_allclose(found.compute, budgets, rtol=1e-12)
 
 
@@ -156,7 +156,7 @@ def test_envelopes_of_training_curves():
     curve = np.repeat(np.arange(40), 200)
     found = envelope(curve, 6 * n * d, n, loss)
     # Sizes are a factor 1.19 apart: the best is known to half of it, over four decades of compute.
-    np.testing.assert_allclose(found.exponent, sc.exponent(EPOCH), atol=np.log(1.2) / np.log(1e4))
+    np.testing.assert_allclose(found.exponent, sc.frontier_exponent(EPOCH), atol=np.log(1.2) / np.log(1e4))
 
 
 def test_crossover_of_two_methods():

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 import theorysim.scaling as sc
-from theorysim.scaling.interval import resample
+from theorysim.scaling.interval import bootstrap_weights
 
 LINE = {"b": 40.0, "c": 0.2}
 
@@ -59,10 +59,10 @@ def test_the_bootstrap_is_resampling_by_hand(fit):
 
 
 def test_all_weights_of_a_resample(fit):
-    weights = np.asarray(resample(jax.random.key(0), jnp.ones(80), 50, None))
+    weights = np.asarray(bootstrap_weights(jax.random.key(0), jnp.ones(80), 50, None))
     np.testing.assert_array_equal(weights.sum(1), 80)
     groups = np.repeat(np.arange(8), 10)
-    together = np.asarray(resample(jax.random.key(0), jnp.ones(80), 50, groups)).reshape(50, 8, 10)
+    together = np.asarray(bootstrap_weights(jax.random.key(0), jnp.ones(80), 50, groups)).reshape(50, 8, 10)
     assert (together == together[:, :, :1]).all()
     np.testing.assert_array_equal(together[:, :, 0].sum(1), 8)
 
@@ -167,7 +167,7 @@ def test_extrapolation_tells_a_bend_from_a_line():
     with pytest.raises(
         sc.RunsError, match=r"beyond=1e\+11: 0 of 60 runs lie beyond it; give a value in \(1e\+06, 1e\+10\)"
     ):
-        sc.extrapolate("m2", runs, x, beyond=1e11)
+        sc.hold_out("m2", runs, x, beyond=1e11)
 
 
 def test_the_next_run_is_worth_what_it_says():

@@ -299,7 +299,7 @@ def test_refusals():
         kr.random_features(SPECTRUM, 10, 20, noise_var=-1.0)
     with pytest.raises(ValueError, match="samples=0: give a value > 0"):
         kr.effective_ridge(SPECTRUM, 0)
-    with pytest.raises(ValueError, match=r"eigenvalues have shape \(3,\), power \(4,\): give one of each a mode"):
+    with pytest.raises(ValueError, match=r"eigenvalues have shape \(3,\), power \(4,\): give one of each per mode"):
         kr.learning_curve(kr.Spectrum(jnp.ones(3), jnp.ones(4)), 2)
     with pytest.raises(ValueError, match=r"target_decay=0\.9: give a value > 1, or the sum over modes diverges"):
         kr.power_law(1.5, 0.9, modes=10)

@@ -30,20 +30,20 @@ def moments(rate, successes):
 @pytest.mark.parametrize("rate", [1e-3, 0.05, 0.5, 0.6, 0.97])
 def test_moments_of_estimates_are_sums_over_all_outcomes(rate, successes):
     estimate, mean, variance = moments(rate, successes)
-    assert float(task.usual_bias(rate, successes)) == pytest.approx(estimate / rate - 1, rel=1e-9, abs=1e-12)
+    assert float(task.mle_bias(rate, successes)) == pytest.approx(estimate / rate - 1, rel=1e-9, abs=1e-12)
     found = task.log_estimate(rate, successes)
     assert float(found.bias) == pytest.approx(mean - math.log(rate), rel=1e-9, abs=1e-12)
     assert float(found.variance) == pytest.approx(variance, rel=1e-9, abs=1e-12)
 
 
 def test_the_bias_at_the_values_of_the_specification():
-    found = [float(1 + task.usual_bias(p, r)) for p, r in ((0.05, 1), (1e-3, 1), (0.05, 2), (1e-3, 2))]
+    found = [float(1 + task.mle_bias(p, r)) for p, r in ((0.05, 1), (1e-3, 1), (0.05, 2), (1e-3, 2))]
     np.testing.assert_allclose(found, [3.15, 6.9, 1.77, 1.99], rtol=4e-3)
     with mpmath.workdps(40):
         exact = [float(mpmath.hyp2f1(1, 1, r + 1, 1 - mpmath.mpf(1e-12)) - 1) for r in (1, 3, 30)]
         near_one = float(mpmath.hyp2f1(1, 1, 4, 1 - mpmath.mpf(0.999999)) - 1)
-    np.testing.assert_allclose([float(task.usual_bias(1e-12, r)) for r in (1, 3, 30)], exact, rtol=1e-13)
-    assert float(task.usual_bias(0.999999, 3)) == pytest.approx(near_one, rel=1e-10)
+    np.testing.assert_allclose([float(task.mle_bias(1e-12, r)) for r in (1, 3, 30)], exact, rtol=1e-13)
+    assert float(task.mle_bias(0.999999, 3)) == pytest.approx(near_one, rel=1e-10)
 
 
 def test_the_variance_has_its_limits():
@@ -63,7 +63,7 @@ def draw(key, rate, successes):
 def test_estimates_in_simulation():
     draws = draw(jax.random.key(0), jnp.full(400_000, 0.05), 2)
     for estimates, mean in (
-        (task.usual_estimate(2.0, draws), 0.05 * (1 + float(task.usual_bias(0.05, 2)))),
+        (task.mle(2.0, draws), 0.05 * (1 + float(task.mle_bias(0.05, 2)))),
         (task.unbiased_estimate(2.0, draws), 0.05),
     ):
         assert abs(float(estimates.mean()) - mean) < 5 * float(estimates.std()) / math.sqrt(400_000)
@@ -132,12 +132,12 @@ def test_refusals():
     with pytest.raises(ValueError, match=r"successes=1\.0: give at least 2"):
         task.unbiased_estimate(1.0, 5.0)
     with pytest.raises(ValueError, match=r"successes=6\.0 in draws=5\.0: no more can succeed than are drawn"):
-        task.usual_estimate(6.0, 5.0)
+        task.mle(6.0, 5.0)
     with pytest.raises(ValueError, match=r"rate=0\.0: give a pass rate above 0 and below 1"):
         task.log_estimate(0.0, 2)
     with pytest.raises(ValueError, match="successes=0: give at least 1"):
-        task.usual_bias(0.1, 0)
+        task.mle_bias(0.1, 0)
     with pytest.raises(ValueError, match="2 sizes for 3 parameters: give at least 3"):
         task.fit_task(jnp.ones(2), jnp.ones(2), jnp.full(2, 3.0), curved=True)
-    with pytest.raises(ValueError, match="n, successes, draws have 3, 2, 3 values: give one a size"):
+    with pytest.raises(ValueError, match="n, successes, draws have 3, 2, 3 values: give one per size"):
         task._check_fit(jnp.ones(3), jnp.ones(2), jnp.full(3, 3.0), 2)

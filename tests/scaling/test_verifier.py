@@ -133,11 +133,11 @@ def test_the_law_is_in_the_registry():
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match=r"false_positive=1\.2: give a probability in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"false_positive=1\.2: give a value in \[0, 1\]"):
         verifier.resample(0.5, 1.0, 1.2, 3.0)
     with pytest.raises(ValueError, match=r"draws=-1\.0: give a value >= 0"):
         verifier.resample(0.5, 1.0, 0.2, -1.0)
     with pytest.raises(ValueError, match=r"cost=-1\.0: give a value >= 0"):
         verifier.best_draws(TWO, false_positive=0.1, cost=-1.0)
-    with pytest.raises(ValueError, match=r"success has shape \(2,\), share \(1,\): give one a task"):
+    with pytest.raises(ValueError, match=r"success has shape \(2,\), share \(1,\): give one per task"):
         verifier.utility(verifier.Tasks(jnp.ones(2), jnp.ones(1)), 1.0, false_positive=0.1, cost=1.0)

@@ -99,7 +99,7 @@ def test_a_study_depends_on_the_modules_it_names_and_theirs(tmp_path):
     sweep_only = names("import theorysim as ts\nts.sweep(f, ts.Grid(x=[1.0]))")
     assert {"__init__.py", "doctor.py", "engine/sweep.py", "engine/output.py"} <= sweep_only
     assert not any(name.startswith(("infinite", "networks", "study")) for name in sweep_only)
-    phase = names("import theorysim as ts\nts.infinite.phase.slope(f, 1.0, 2.0)")
+    phase = names("import theorysim as ts\nts.infinite.phase.chi(f, 1.0, 2.0)")
     assert {"infinite/phase.py", "quadrature.py", "typing.py"} <= phase
     assert not any(name.startswith(("networks", "engine")) for name in phase)
     assert "networks/mlp.py" in names("from theorysim.networks import MLP")
@@ -112,11 +112,15 @@ def test_a_changed_module_is_seen_and_its_comments_are_not(tmp_path, monkeypatch
     monkeypatch.setattr("theorysim.study.fingerprint.ROOT", package)
     path = new.write("demo", tmp_path / "studies")
     before = fingerprint(path, 1)
-    edit(package / "infinite/phase.py", "    found = ", "    # a comment\n    found = ")
+    edit(package / "infinite/phase.py", "    low, high, crosses = ", "    # a comment\n    low, high, crosses = ")
     edit(package / "figure.py", '"savefig.dpi": 250', '"savefig.dpi": 300')
     edit(package / "study/gallery.py", '"""Four digits, short."""', '"""Four digits."""')
     assert fingerprint(path, 1) == before
-    edit(package / "infinite/phase.py", "jnp.maximum(root.value, 0.0)", "jnp.maximum(root.value, 1e-9)")
+    edit(
+        package / "infinite/phase.py",
+        "jnp.maximum(root(excess, low, high), 0.0)",
+        "jnp.maximum(root(excess, low, high), 1e-9)",
+    )
     assert fingerprint(path, 1) != before
 
 

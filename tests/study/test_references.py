@@ -36,7 +36,7 @@ def test_every_source_that_the_package_names_is_there():
 
 
 def test_a_function_knows_its_sources_or_its_module_does():
-    assert references.sources_of("infinite.phase.slope") == ("arXiv:1606.05340", "arXiv:1611.01232")
+    assert references.sources_of("infinite.phase.chi") == ("arXiv:1606.05340", "arXiv:1611.01232")
     assert references.sources_of("infinite.phase.fixed_point") == ("arXiv:1606.05340", "arXiv:1611.01232")
     assert references.sources_of("theorysim.infinite.erf")[0] == "arXiv:1602.05897"
     with pytest.raises(KeyError, match=r"references\.bib has no entry for arXiv:9999\.99999"):

@@ -55,6 +55,10 @@ class Kept:
     """An earlier result whose finite points are kept."""
 
     def __init__(self, data: "xr.Dataset", layout: Layout):
+        import xarray as xr
+
+        if not isinstance(data, xr.Dataset):
+            raise ValueError(f"keep={data!r}: pass an earlier result of sweep, or None")
         if not {*layout.dims, *layout.coords} <= {*data.variables}:
             raise ValueError(f"keep= holds {list(data.variables)}, this sweep gives {[*layout.dims, *layout.coords]}")
         for name, dims in layout.dims.items():
@@ -66,6 +70,8 @@ class Kept:
         for name, (_, values) in layout.coords.items():
             if not np.array_equal(data[name].values, values, equal_nan=values.dtype.kind in "fc"):
                 raise ValueError(f"keep= has other values along {name!r}: keep a result of the same grid")
+        if data.attrs.get("values") != layout.attrs["values"]:
+            raise ValueError("keep= was computed with other values behind its labels: keep a result of the same grid")
         if data.attrs.get("key") != layout.attrs["key"]:
             raise ValueError(f"keep= was computed with the key {data.attrs.get('key')!r}, not {layout.attrs['key']!r}")
         self.layout = layout

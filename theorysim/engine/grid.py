@@ -1,10 +1,13 @@
 """A grid of hyperparameters: named axes, multiplied out."""
 
+import hashlib
 import itertools
+import re
 from collections.abc import Iterator, Mapping
 from numbers import Number
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
@@ -30,12 +33,29 @@ class zipped:  # noqa: N801
         self.arrays = arrays
 
 
+class labelled:  # noqa: N801
+    """Values behind labels, given as to `dict`: `fn` sees a value, traced, and the result's coordinate is its label.
+
+    A value is a number, an array, or a tree of them (a dict, a tuple, a NamedTuple): equal in structure and
+    shapes for all labels, so that one compile serves them all.
+
+    ```python
+    Grid(target=labelled(smooth=jnp.array([1.0, 0.1]), rough=jnp.array([1.0, 0.7])))
+    Grid(reach=labelled({0.5: {"n": n, "loss": low}, 2.0: {"n": n, "loss": high}}))
+    ```
+    """
+
+    def __init__(self, values: Mapping[Any, Any] | None = None, /, **named: Any):
+        self.values = {**(values or {}), **named}
+
+
 class Axis(NamedTuple):
-    """One dimension of a grid: either traced arrays or static values."""
+    """One dimension of a grid: static values, or by argument what is traced, stacked along the first axis."""
 
     size: int
-    arrays: Mapping[str, np.ndarray]
+    arrays: Mapping[str, Any]
     loop: static | None = None
+    labels: np.ndarray | None = None
 
 
 class Grid:
@@ -45,19 +65,21 @@ class Grid:
 
     - an array of shape `(n,)`: a traced axis. `fn` sees one number at a time; one compile for all.
     - [`zipped`](`lr=..., batch_size=...`): a dimension along which several arguments advance together.
-    - [`static`](`64, 128`): a Python loop, one compile a value. Outputs must have equal shapes.
+    - [`labelled`](`smooth=..., rough=...`): numbers, arrays or trees of them behind labels; one compile for all.
+    - [`static`](`64, 128`): a Python loop, one compile per value. Outputs must have equal shapes.
 
     The keyword names the dimension, and the argument of `fn` (for `zipped`, its own keywords do).
 
     **Raises:** `ValueError` for an axis that is empty, not one-dimensional, not numeric, or zipped
-    unevenly, and for an argument that is named twice.
+    unevenly, for labelled values of unequal shapes, for a static value without a name that lasts, and for an
+    argument that is named twice.
 
     ```python
     Grid(weight_var=jnp.linspace(0.5, 4, 200), run=zipped(lr=lrs, seed=seeds), width=static(64, 128))
     ```
     """
 
-    def __init__(self, **axes: ArrayLike | zipped | static):
+    def __init__(self, **axes: ArrayLike | zipped | labelled | static):
         if not axes:
             raise ValueError("a Grid needs at least one axis, as in Grid(weight_var=[1.0, 2.0])")
         self.axes = {dim: _axis(dim, axis) for dim, axis in axes.items()}
@@ -89,12 +111,22 @@ class Grid:
         """The arguments of `fn` that the dimension `dim` feeds."""
         return [dim] if self.axes[dim].loop else list(self.axes[dim].arrays)
 
-    def traced(self) -> dict[str, tuple[int, np.ndarray]]:
+    def traced(self) -> dict[str, tuple[int, Any]]:
         """Each traced argument: the position of its dimension, and its values as JAX will see them."""
         return {
-            name: (position, _as_jax_sees(name, array))
+            name: (position, jax.tree.map(lambda array, name=name: _as_jax_sees(name, array), values))
             for position, axis in enumerate(self.axes.values())
-            for name, array in axis.arrays.items()
+            for name, values in axis.arrays.items()
+        }
+
+    def digests(self) -> dict[str, str]:
+        """A digest of what stands behind each label, which no coordinate shows."""
+        traced = self.traced()
+        return {
+            f"{dim}={label}": _digest(jax.tree.map(lambda array, i=i: array[i], traced[dim][1]))
+            for dim, axis in self.axes.items()
+            if axis.labels is not None
+            for i, label in enumerate(axis.labels)
         }
 
     def static_points(self) -> Iterator[tuple[dict[int, int], dict[str, Any]]]:
@@ -112,25 +144,23 @@ class Grid:
 
     def coords(self) -> dict[str, tuple[str, np.ndarray]]:
         """Coordinates by name, each with its dimension."""
-        traced = {name: (self.dims[i], array) for name, (i, array) in self.traced().items()}
-        labels = {d: (d, np.asarray(a.loop.labels())) for d, a in self.axes.items() if a.loop}
-        return {**traced, **labels}
+        traced = {name: (self.dims[i], values) for name, (i, values) in self.traced().items()}
+        loops = {d: (d, np.asarray(a.loop.labels())) for d, a in self.axes.items() if a.loop}
+        labels = {d: (d, a.labels) for d, a in self.axes.items() if a.labels is not None}
+        return {**traced, **loops, **labels}
 
     def __repr__(self) -> str:
-        kinds = (f"{d}: {a.size}{' static' if a.loop else ''}" for d, a in self.axes.items())
-        return f"Grid({', '.join(kinds)})"
+        def kind(axis: Axis) -> str:
+            return " static" if axis.loop else "" if axis.labels is None else " labelled"
+
+        return f"Grid({', '.join(f'{dim}: {axis.size}{kind(axis)}' for dim, axis in self.axes.items())})"
 
 
-def _axis(dim: str, axis: ArrayLike | zipped | static) -> Axis:
+def _axis(dim: str, axis: ArrayLike | zipped | labelled | static) -> Axis:
     if isinstance(axis, static):
-        if not axis.values:
-            raise ValueError(f"the static axis {dim!r} is empty: give it at least one value")
-        labels = list(map(str, axis.labels()))
-        if len(set(labels)) < len(labels):
-            raise ValueError(
-                f"the static axis {dim!r} has values of one name, {labels}: name each (`f.__name__ = ...`)"
-            )
-        return Axis(len(axis.values), {}, axis)
+        return _static(dim, axis)
+    if isinstance(axis, labelled):
+        return _labelled(dim, axis.values)
     if not isinstance(axis, zipped):
         return Axis(_numeric(dim, axis).shape[0], {dim: _numeric(dim, axis)})
     if not axis.arrays:
@@ -142,6 +172,59 @@ def _axis(dim: str, axis: ArrayLike | zipped | static) -> Axis:
     return Axis(next(iter(sizes.values())), arrays)
 
 
+def _static(dim: str, axis: static) -> Axis:
+    if not axis.values:
+        raise ValueError(f"the static axis {dim!r} is empty: give it at least one value")
+    labels = list(map(str, axis.labels()))
+    if len(set(labels)) < len(labels):
+        raise ValueError(f"the static axis {dim!r} has values of one name, {labels}: name each (`f.__name__ = ...`)")
+    if passing := [label for label in labels if re.search(r"\b0x[0-9a-f]+", label)]:
+        raise ValueError(
+            f"the static axis {dim!r} holds {passing[0]!r}, a name with a memory address, which no other run repeats: "
+            "name the value (`f.__name__ = ...`), or give its class a __str__"
+        )
+    return Axis(len(axis.values), {}, axis)
+
+
+def _labelled(dim: str, values: Mapping[Any, Any]) -> Axis:
+    if not values:
+        raise ValueError(f"the labelled axis {dim!r} is empty: give it at least one, as in labelled(a=0.1, b=0.2)")
+    labels = np.asarray(list(values))
+    if labels.dtype.kind not in "biufU" or labels.ndim != 1:
+        raise ValueError(f"the labels along {dim!r} are {list(values)}: give names, or numbers")
+    first, *others = ((label, *_leaves(dim, label, value)) for label, value in values.items())
+    for label, leaves, structure in others:
+        shapes, those = ([leaf.shape for leaf in leaves] for leaves in (first[1], leaves))
+        if structure != first[2] or shapes != those:
+            raise ValueError(
+                f"the values labelled along {dim!r} are unequal: {first[2]} of shapes {shapes} at {first[0]!r}, "
+                f"{structure} of shapes {those} at {label!r}; give arrays of one shape (padded, with a mask), or a "
+                "static axis"
+            )
+    stacked = [np.stack(leaves) for leaves in zip(first[1], *(leaves for _, leaves, _ in others), strict=True)]
+    return Axis(len(labels), {dim: jax.tree.unflatten(first[2], stacked)}, labels=labels)
+
+
+def _leaves(dim: str, label: Any, value: Any) -> tuple[list[np.ndarray], Any]:
+    leaves, structure = jax.tree.flatten(value)
+    arrays = [np.asarray(leaf) for leaf in leaves]
+    if not arrays or not all(_is_number(array.dtype) for array in arrays):
+        raise ValueError(
+            f"the value at {dim}={label!r} is {value!r}, which cannot be traced: give numbers or arrays, or make the "
+            f"axis static, as in Grid({dim}=static(...))"
+        )
+    return arrays, structure
+
+
+def _is_number(dtype: np.dtype) -> bool:
+    return dtype.kind in "biufc" or bool(jnp.issubdtype(dtype, jnp.number))
+
+
+def _digest(value: Any) -> str:
+    content = [f"{leaf.dtype}{leaf.shape}".encode() + leaf.tobytes() for leaf in jax.tree.leaves(value)]
+    return hashlib.sha256(b"".join(content)).hexdigest()[:16]
+
+
 def _as_jax_sees(name: str, array: np.ndarray) -> np.ndarray:
     seen = np.asarray(jnp.asarray(array))
     if array.dtype.kind in "iu" and not np.array_equal(seen, array):
@@ -151,7 +234,7 @@ def _as_jax_sees(name: str, array: np.ndarray) -> np.ndarray:
 
 def _numeric(name: str, values: ArrayLike) -> np.ndarray:
     array = np.asarray(values)
-    if array.dtype.kind not in "biufc" and not jnp.issubdtype(array.dtype, jnp.number):
+    if not _is_number(array.dtype):
         raise ValueError(
             f"axis {name!r} holds {array.dtype} values, which cannot be traced: "
             f"make it static, as in Grid({name}=static(...)), or give numbers"
@@ -159,7 +242,7 @@ def _numeric(name: str, values: ArrayLike) -> np.ndarray:
     if array.ndim != 1:
         raise ValueError(
             f"axis {name!r} has shape {array.shape}, not (n,): "
-            "give a list of numbers; sweep vectors by their index, and look them up in `fn`"
+            f"give a list of numbers, or arrays behind labels, as in Grid({name}=labelled(...))"
         )
     if array.size == 0:
         raise ValueError(f"axis {name!r} is empty: give it at least one value")

@@ -58,7 +58,7 @@ class Layout(NamedTuple):
 
 
 def parts_of(fn: Callable, grid: Grid, key: jax.Array | None) -> list[Part]:
-    """Trace `fn` once a combination of static values; `ValueError` where their outputs differ in shape."""
+    """Trace `fn` once per combination of static values; `ValueError` where their outputs differ in shape."""
     traced, parts = grid.traced(), []
     labels = [axis.loop.labels() if axis.loop else [] for axis in grid.axes.values()]
     for index, values in grid.static_points():
@@ -77,8 +77,10 @@ def parts_of(fn: Callable, grid: Grid, key: jax.Array | None) -> list[Part]:
 def layout_of(
     grid: Grid,
     parts: list[Part],
+    *,
     key: jax.Array | None,
     repeats: int | None,
+    common_random_numbers: bool,
     dims: Mapping[str, Sequence[str]],
     coords: Mapping[str, ArrayLike],
     memory: int,
@@ -113,7 +115,8 @@ def layout_of(
         coords=named,
         attrs={
             "grid": json.dumps({"axes": axes, "variables": variables}),
-            "key": "" if key is None else f"{jax.random.key_impl(key)} {jax.random.key_data(key).tolist()}",
+            "key": "" if key is None else _key_name(key, common_random_numbers),
+            "values": json.dumps(grid.digests()),
             "fingerprint": json.dumps({part.label: part.program.fingerprint for part in parts}),
             "theorysim": version("theorysim"),
             "jax": version("jax"),
@@ -124,6 +127,11 @@ def layout_of(
             "xla_flags": os.environ.get("XLA_FLAGS", ""),
         },
     )
+
+
+def _key_name(key: jax.Array, common_random_numbers: bool) -> str:
+    common = ", common to all points" if common_random_numbers else ""
+    return f"{jax.random.key_impl(key)} {jax.random.key_data(key).tolist()}{common}"
 
 
 def _own_dims(

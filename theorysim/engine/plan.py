@@ -2,10 +2,12 @@
 
 import itertools
 import math
+import operator
 import os
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from theorysim.engine.program import Device, Executable
@@ -86,7 +88,7 @@ def fit_to_memory(
 ) -> Executable:
     """The widest executable that `points` can use and `memory` (bytes) can hold.
 
-    The lanes a device are fixed by the program, the grid and the memory, never by the number of
+    The lanes per device are fixed by the program, the grid and the memory, never by the number of
     devices: where the memory holds fewer tiles than there are devices, fewer devices work.
     """
     room = memory / 2 / MARGIN
@@ -111,15 +113,64 @@ def fit_to_memory(
     return fitted
 
 
-def available_memory(devices: list[Device]) -> int:
+class Machine(NamedTuple):
+    """What a sweep runs on: devices, the memory of one (on CPU: of all) in bytes, and the lanes that were asked for."""
+
+    devices: list[Device]
+    memory: int
+    lanes: int | None
+
+    def fit(
+        self,
+        executable: Callable[[int, list[Device]], Executable],
+        points: int,
+        calls_lapack: bool,
+        stored: bool,
+        lanes: int | None = None,
+    ) -> Executable:
+        """The widest executable for so many points, or the one of `lanes`."""
+        on_cpu = self.devices[0].platform == "cpu"
+        # Tiles are coarse where their start would show.
+        tiling = COARSE if points > MANY_POINTS and not stored and on_cpu else FINE
+        # Each of several host devices can wait in their one thread pool for what the others would do there.
+        devices = self.devices[:1] if calls_lapack and on_cpu else self.devices
+        return fit_to_memory(executable, points, self.memory, devices, lanes or self.lanes, tiling)
+
+
+def machine_of(devices: Any, memory: Any, lanes: Any) -> Machine:
+    """The machine as the user describes it; `ValueError` where that is none."""
+    try:
+        given = list(jax.local_devices() if devices is None else devices)
+    except TypeError:  # a single device
+        given = [None]
+    if not all(isinstance(device, Device) for device in given):
+        raise ValueError(f"devices={devices!r}: pass a list of devices, as in jax.devices('cpu'), or None")
+    if not given:
+        raise ValueError("devices=[] leaves nothing to compute on: pass jax.local_devices(), or None")
+    if memory is not None and not (isinstance(memory, (int, float, np.number)) and 0 < memory < math.inf):
+        raise ValueError(
+            f"memory={memory!r}: give a number of bytes, as in memory=2**30, or None for half of what is there"
+        )
+    return Machine(given, _available_memory(given[0]) if memory is None else int(memory), whole("lanes", lanes))
+
+
+def whole(name: str, value: Any) -> int | None:
+    """A positive whole number of any integer type, or None; `ValueError` for anything else."""
+    if value is None:
+        return None
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise ValueError(f"{name}={value!r}: give a whole number, at least 1, or None")
+    return number
+
+
+def _available_memory(device: Device) -> int:
     """Half the memory of one device, in bytes: of the machine on CPU."""
-    limit = (devices[0].memory_stats() or {}).get("bytes_limit")
+    limit = (device.memory_stats() or {}).get("bytes_limit")
     return (limit or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) // 2
-
-
-def tiling_for(points: int, devices: list[Device], stored: bool) -> Tiling:
-    """Coarse where a tile's start would show."""
-    return COARSE if points > MANY_POINTS and not stored and devices[0].platform == "cpu" else FINE
 
 
 def _lanes_for(points: int, tiling: Tiling) -> int:

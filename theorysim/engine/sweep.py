@@ -1,24 +1,26 @@
 """`sweep`: a function over a grid, jitted once, vmapped, spread over devices, resumable, labelled."""
 
+import functools
 import inspect
 import math
-import operator
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex
 
 import jax
 from jax.experimental import multihost_utils
 from numpy.typing import ArrayLike
 
 from theorysim.engine.finite import Kept
+from theorysim.engine.folder import create_or_extend, folder_of, layout_in, points_in
 from theorysim.engine.grid import Grid
+from theorysim.engine.interrupt import heeded
 from theorysim.engine.layout import Layout, Part, layout_of, parts_of
-from theorysim.engine.output import Memory, Output, Store, create_or_extend, points_in
-from theorysim.engine.plan import Block, available_memory, fit_to_memory, tiling_for
+from theorysim.engine.output import Memory, Output, Store
+from theorysim.engine.plan import Block, machine_of, whole
 from theorysim.engine.program import Device, Executable
 
 if TYPE_CHECKING:
@@ -30,13 +32,14 @@ def sweep(
     grid: Grid,
     *,
     key: jax.Array | None = None,
-    repeats: int | None = None,
+    repeats: SupportsIndex | None = None,
+    common_random_numbers: bool = False,
     dims: Mapping[str, Sequence[str]] | None = None,
     coords: Mapping[str, ArrayLike] | None = None,
     store: str | Path | None = None,
     keep: "xr.Dataset | None" = None,
     memory: int | float | None = None,
-    lanes: int | None = None,
+    lanes: SupportsIndex | None = None,
     devices: Sequence[Device] | None = None,
     progress: bool | None = None,
     dry_run: bool = False,
@@ -52,20 +55,22 @@ def sweep(
     **Arguments:**
 
     - `fn`: takes one grid point by keyword (and `key` where one is given); returns a dict or NamedTuple of
-      arrays. Pure and jittable; traced once a combination of static values, whatever the grid's size.
+      arrays. Pure and jittable; traced once per combination of static values, whatever the grid's size.
     - `grid`: the [`Grid`].
     - `key`: a typed PRNG key. Each point's key is folded from its index along every axis of the grid, so it
-      stays the same when an axis grows. For noise shared by all points, let `fn` close over a key.
+      stays the same when an axis grows.
     - `repeats`: adds the dimension `repeat`, with a key for each.
+    - `common_random_numbers`: in one repeat, all points of the grid see one key, `jax.random.fold_in(key, repeat)`:
+      differences between points are freed of the noise they share, and their errors are errors in common.
     - `dims`, `coords`: names of the outputs' own dimensions, `dims={"loss": ("step",)}`, and their coordinates.
     - `store`: folder of a zarr store. Each finished block is written as it finishes; the same call goes on where
       a killed one was; more points along an axis reuse what is there. The result reads the store when it is
       used: `.load()` takes it into memory.
     - `keep`: an earlier result on this grid, with this key. Its finite points are kept, the others computed.
     - `memory`: budget in bytes; half the machine's or the device's by default.
-    - `lanes`: points computed at once on a device; from the compiled program's memory analysis by default.
-    - `devices`: this process's devices by default. (Forced host devices are for tests: jaxlib 0.10 can deadlock where
-      several of them call batched LAPACK after a loop, each waiting in the one thread pool that would serve it.)
+    - `lanes`: points computed at once per device; from the compiled program's memory analysis by default.
+    - `devices`: this process's devices by default. Of several forced host devices, one is used where `fn` calls LAPACK:
+      they share one thread pool, and in jaxlib 0.10 each can wait in it for the others, for ever.
     - `progress`: a bar over points; by default on a terminal only.
     - `dry_run`: return a [`Plan`] instead.
 
@@ -78,39 +83,46 @@ def sweep(
     **Raises:** `ValueError` for a grid that does not fit `fn`, and for a store of another sweep; `MemoryError`
     where eight lanes exceed the budget; `OSError` where a block cannot be written.
     """
-    devices = list(jax.local_devices() if devices is None else devices)
-    repeats = None if repeats is None else operator.index(repeats)
-    store = None if store is None else Path(store).expanduser()
-    _check(fn, grid, key, repeats, lanes, devices)
-    memory = available_memory(devices) if memory is None else int(memory)
+    machine, count = machine_of(devices, memory, lanes), whole("repeats", repeats)
+    store = None if store is None else folder_of(store)
+    _check(fn, grid, key, count, common_random_numbers)
     parts = parts_of(fn, grid, key)
-    layout = layout_of(grid, parts, key, repeats, dims or {}, coords or {}, memory)
+    layout = layout_of(
+        grid,
+        parts,
+        key=key,
+        repeats=count,
+        common_random_numbers=common_random_numbers,
+        dims=dims or {},
+        coords=coords or {},
+        memory=machine.memory,
+    )
     kept = None if keep is None else Kept(keep, layout)
+    operands = ({name: values for name, (_, values) in grid.traced().items()}, key)
+    axes = range(len(layout.grid_dims))
+    folded = axes[-1:] if common_random_numbers else axes
 
-    operands = ({name: array for name, (_, array) in grid.traced().items()}, key)
-
-    def compiled(part: Part, lanes: int | None) -> Executable:
-        def executable(lanes: int, devices: list[Device]) -> Executable:
-            return part.program.executable(operands, lanes, len(layout.grid_dims), devices)
-
+    def compiled(part: Part, lanes: int | None = None) -> Executable:
+        executable = functools.partial(part.program.executable, operands, len(axes), folded)
         points = layout.points // len(parts)
-        return fit_to_memory(executable, points, memory, devices, lanes, tiling_for(points, devices, store is not None))
+        return machine.fit(executable, points, part.program.calls_lapack, store is not None, lanes)
 
     if dry_run:
-        return _plan(layout, store, {part.label: compiled(part, lanes) for part in parts})
+        return _plan(layout, store, {part.label: compiled(part) for part in parts})
 
-    with _output(layout, store, memory) as out, _bar(out, progress) as bar:
+    with _output(layout, store, machine.memory) as out, heeded() as heed_interrupt, _bar(out, progress) as bar:
         missing = [block for block in out.missing() if _is_mine(block)]
         for part in parts:
             blocks = [block for block in missing if part.owns(block)]
             if not blocks:
                 continue
-            program = compiled(part, out.lanes.get(part.label, lanes))
+            program = compiled(part, out.lanes.get(part.label))
             out.fix_lanes(part.label, program.lanes)
             every = ((block, block.points()) for block in blocks)
             for block, rows in program.stream(every) if kept is None else kept.stream(program, blocks):
                 out.write(block, rows)
                 bar.update(math.prod(block.shape))
+                heed_interrupt()
     return out.labelled()
 
 
@@ -128,7 +140,7 @@ class Plan(NamedTuple):
     def __str__(self) -> str:
         return (
             f"{self.missing:,} of {self.points:,} points to compute, in {self.blocks:,} blocks, "
-            f"{max(self.lanes.values()):,} at once a device; {self.device_bytes / 2**20:,.1f} MiB on a device, "
+            f"{max(self.lanes.values()):,} at once per device; {self.device_bytes / 2**20:,.1f} MiB on a device, "
             f"{self.result_bytes / 2**20:,.1f} MiB of results; about {self.seconds:.2g} s after compiling"
         )
 
@@ -153,17 +165,13 @@ def _plan(layout: Layout, store: Path | None, programs: dict[str, Executable]) -
     )
 
 
-def _check(fn: Callable, grid: Grid, key: Any, repeats: int | None, lanes: Any, devices: list[Device]) -> None:
+def _check(fn: Callable, grid: Grid, key: Any, repeats: int | None, common_random_numbers: bool) -> None:
     if not isinstance(grid, Grid):
         raise ValueError(f"grid is {type(grid).__name__}: pass a Grid, as in Grid(weight_var=[1.0, 2.0])")
-    if lanes is not None and (not isinstance(lanes, int) or lanes < 1):
-        raise ValueError(f"lanes={lanes!r}: give a whole number of points, at least 1, or None")
-    if not devices:
-        raise ValueError("devices=[] leaves nothing to compute on: pass jax.local_devices(), or None")
-    if repeats is not None and repeats < 1:
-        raise ValueError(f"repeats={repeats}: give at least 1, or None for no dimension `repeat`")
     if key is None and repeats is not None:
         raise ValueError(f"repeats={repeats} without a key repeats one number: pass key=jax.random.key(0)")
+    if common_random_numbers and repeats is None:
+        raise ValueError("common_random_numbers=True without repeats, which they are common to: pass key= and repeats=")
     if key is not None and not (isinstance(key, jax.Array) and jax.numpy.issubdtype(key.dtype, jax.dtypes.prng_key)):
         raise ValueError(f"key={key!r}: pass one typed key, jax.random.key(0)")
     if key is not None and key.shape:
@@ -204,7 +212,7 @@ def _output(layout: Layout, store: Path | None, memory: int) -> Iterator[Output]
         if jax.process_index() == 0:
             create_or_extend(store, layout)
         _barrier("store")
-        out = Store(create_or_extend(store, layout), store)
+        out = Store(layout_in(store, layout), store)
     start, before = time.time(), out.computed
     try:
         yield out

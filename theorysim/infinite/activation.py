@@ -5,6 +5,7 @@ derivative is T' = E[phi'(u) phi'(v)] = dT/dk (Cho & Saul 2009; Daniely, Frostig
 """
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +17,7 @@ import numpy as np
 from jax.scipy import special
 from jaxtyping import Array, Float
 
-from theorysim.checks import is_traced, require_nonnegative
+from theorysim.checks import is_traced, require_count, require_nonnegative
 from theorysim.quadrature import (
     HARMONICS,
     LEGENDRE,
@@ -27,6 +28,7 @@ from theorysim.quadrature import (
     chebyshev_sum,
     derivative,
     gaussian_mean,
+    hermite_tails,
     kinked_mean,
 )
 from theorysim.typing import Scalar, as_floats
@@ -34,6 +36,8 @@ from theorysim.typing import Scalar, as_floats
 Covariance = Float[Array, "..."]
 Dual = Callable[[Covariance, Covariance, Covariance], Covariance]
 TURNS = 64  # angles at which a dual with kinks is integrated
+KINK_DEGREES = (128, 256)  # of Hermite polynomials, beyond which little of an analytic function is left;
+KINK_RATIO = 2**-3.75  # where a third derivative jumps, 2^-3.5 of what is left at 128 is left at 256
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,8 @@ class Activation:
     - `kinks`: where `fn` or its derivative jumps.
     - `slopes`: (left, right), of a function that is linear on both sides of 0. It has its own formulas.
 
-    **Raises:** `ValueError` where E phi(z)^2 is not finite for standard Gaussian z.
+    **Raises:** `ValueError` where E phi(z)^2 is not finite for standard Gaussian z. Warns of kinks that are not named,
+    which its Hermite series shows: quadrature across them errs by percents.
     """
 
     name: str
@@ -70,6 +75,8 @@ class Activation:
                 f"activation {self.name!r} has no finite second moment under a standard Gaussian: "
                 "give a function that grows more slowly than exp(x^2 / 4)"
             )
+        if self.closed_dual is None and not self.kinks:
+            _warn_of_unnamed_kinks(self.name, self.fn)
 
     @property
     def __name__(self) -> str:
@@ -94,7 +101,10 @@ class Activation:
         return self.closed_dual(q1, q2, k) if self.closed_dual else self._mean(self.fn, q1, q2, k)
 
     def dual_derivative(self, q1: Covariance, q2: Covariance, k: Covariance) -> Covariance:
-        """T'(q1, q2, k) = E[phi'(u) phi'(v)], elementwise over the broadcast arguments; as accurate."""
+        """T'(q1, q2, k) = E[phi'(u) phi'(v)], elementwise over the broadcast arguments; as accurate.
+
+        **Raises:** as [`dual`]: `ValueError` for a negative variance, and for k^2 > q1 q2.
+        """
         _check(q1, q2, k)
         closed = self.closed_dual_derivative
         return closed(q1, q2, k) if closed else self._mean(self.derivative, q1, q2, k)
@@ -142,8 +152,29 @@ class Activation:
         return chebyshev_sum(flat.T.reshape(-1, *pairs[0].shape), 1 - deficit_of(q1, q2, k))
 
 
+def as_activation(activation: Activation | Callable[[Array], Array]) -> Activation:
+    """An activation as it is, or a bare elementwise function as one without kinks or closed duals."""
+    if isinstance(activation, Activation):
+        return activation
+    return Activation(getattr(activation, "__name__", repr(activation)), activation)
+
+
+def _warn_of_unnamed_kinks(name: str, fn: Callable[[Array], Array]) -> None:
+    low, high = hermite_tails(fn, KINK_DEGREES)
+    if high > 1e-10 and high > KINK_RATIO * low:
+        warnings.warn(
+            f"activation {name!r} has kinks, or is steeper than quadrature resolves: {high:.1e} of its mean square "
+            f"lies beyond its first {KINK_DEGREES[1]} Hermite polynomials; name them, as in "
+            f"Activation({name!r}, fn, kinks=(0.0,))",
+            stacklevel=4,
+        )
+
+
 class OverAngles(NamedTuple):
-    """E phi^2, T(q, q, q) - T(q, q, q cos(angle)), with all its digits but from a closed dual, and T'."""
+    """E phi^2, the loss T(q, q, q) - T(q, q, q cos(angle)), and T', over angles.
+
+    From a closed dual the loss is a difference, which has lost digits at small angles; otherwise it has all.
+    """
 
     mean_square: Scalar
     lost: Float[Array, " angles"]
@@ -272,9 +303,10 @@ def hermite(degree: int) -> Activation:
 
     At a variance q it is a sum over the polynomials of degree - 2 i, with the coefficients
     sqrt(degree!) sqrt(q)^(degree - 2 i) (q - 1)^i / (2^i i! sqrt((degree - 2 i)!)).
+
+    **Raises:** `ValueError` for a degree that is no whole number >= 0.
     """
-    if degree < 0:
-        raise ValueError(f"degree={degree}: give a degree >= 0")
+    require_count(least=0, degree=degree)
 
     def terms(q: Covariance):
         for i in range(degree // 2 + 1):

@@ -28,8 +28,8 @@ import optax
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Bool, Float, Int
 
-from theorysim.checks import require_finite, require_float64, require_nonnegative, require_positive
-from theorysim.infinite.activation import Activation, deficit_of
+from theorysim.checks import require_count, require_finite, require_float64, require_nonnegative, require_positive
+from theorysim.infinite.activation import Activation, as_activation, deficit_of
 from theorysim.infinite.covariance import Covariance, activate
 from theorysim.typing import Scalar, ScalarLike
 
@@ -70,7 +70,7 @@ class Prediction(NamedTuple):
 
 
 def fit(
-    activation: Activation,
+    activation: Activation | Callable[[Array], Array],
     x: Float[Array, "n d"],
     targets: Float[Array, "n outputs"],
     *,
@@ -93,15 +93,14 @@ def fit(
     **Raises:** `ValueError` for less than float64, values that are not finite, `noise_var` or `nu` <= 0, a negative
     variance, and a depth below 1.
     """
-    if depth < 1:
-        raise ValueError(f"depth={depth}: give at least one hidden layer")
+    require_count(depth=depth)
     require_float64("the search over Cholesky factors", x=x, targets=targets)
     require_finite(x=x, targets=targets)
     require_positive(nu=nu, noise_var=noise_var, weight_var=weight_var)
     require_nonnegative(bias_var=bias_var)
     start = jnp.tile(jnp.eye(len(x), dtype=x.dtype)[None], (depth, 1, 1)) if start is None else start
     nu = jnp.broadcast_to(jnp.asarray(nu, x.dtype), (depth,))
-    return _fit(activation, x, targets, nu, noise_var, weight_var, bias_var, start, tolerance, steps)
+    return _fit(as_activation(activation), x, targets, nu, noise_var, weight_var, bias_var, start, tolerance, steps)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -145,7 +144,7 @@ class _Search(NamedTuple):
 
 
 def _minimise(evaluate: Callable[[Array], tuple[Array, Array]], start: Array, tolerance, steps) -> _Search:
-    """L-BFGS with bisection for the weak Wolfe conditions (Lewis & Overton 2013), one evaluation a step.
+    """L-BFGS with bisection for the weak Wolfe conditions (Lewis & Overton 2013), one evaluation per step.
 
     optax's own line search holds three copies of the objective, and takes three times as long to compile.
     """
@@ -183,7 +182,7 @@ def _minimise(evaluate: Callable[[Array], tuple[Array, Array]], start: Array, to
 
 
 def objective(
-    activation: Activation,
+    activation: Activation | Callable[[Array], Array],
     x: Float[Array, "n d"],
     targets: Float[Array, "n outputs"],
     factors: Factors,
@@ -194,7 +193,7 @@ def objective(
     bias_var: ScalarLike = 0.0,
 ) -> Objective:
     """The objective at factors A_l, lower triangular with a positive diagonal; at A = 1, the evidence of the NNGP."""
-    kernel, _ = _propagate(activation, x, factors, weight_var, bias_var)
+    kernel, _ = _propagate(as_activation(activation), x, factors, weight_var, bias_var)
     return _objective(kernel, targets, factors, nu, noise_var)
 
 
@@ -210,7 +209,7 @@ def _objective(kernel, targets, factors, nu, noise_var) -> Objective:
 
 
 def grams(
-    activation: Activation,
+    activation: Activation | Callable[[Array], Array],
     x: Float[Array, "n d"],
     factors: Factors,
     *,
@@ -218,7 +217,7 @@ def grams(
     bias_var: ScalarLike = 0.0,
 ) -> Float[Array, "layers n n"]:
     """G_1, ..., G_L of the factors: G_l = C A_l A_l^T C^T with C C^T = K(G_{l-1})."""
-    return _propagate(activation, x, factors, weight_var, bias_var)[1]
+    return _propagate(as_activation(activation), x, factors, weight_var, bias_var)[1]
 
 
 def _propagate(activation, x, factors, weight_var, bias_var) -> tuple[Array, Float[Array, "layers n n"]]:
@@ -249,7 +248,7 @@ def _prior(activation: Activation, gram: Float[Array, "n n"], weight_var: Scalar
 
 @partial(jax.jit, static_argnums=0)
 def predict(
-    activation: Activation,
+    activation: Activation | Callable[[Array], Array],
     train: Float[Array, "n d"],
     targets: Float[Array, "n outputs"],
     factors: Factors,
@@ -266,7 +265,7 @@ def predict(
     """
     n, total = len(train), len(train) + len(x)
     joint = jnp.tile(jnp.eye(total, dtype=x.dtype)[None], (len(factors), 1, 1)).at[:, :n, :n].set(factors)
-    kernel, layers = _propagate(activation, jnp.concatenate([train, x]), joint, weight_var, bias_var)
+    kernel, layers = _propagate(as_activation(activation), jnp.concatenate([train, x]), joint, weight_var, bias_var)
     root = jnp.linalg.cholesky(kernel[:n, :n] + noise_var * jnp.eye(n, dtype=x.dtype))
     white, cross = (solve_triangular(root, a, lower=True) for a in (targets, kernel[:n, n:]))
     return Prediction(cross.T @ white, kernel[n:, n:] - cross.T @ cross, layers)

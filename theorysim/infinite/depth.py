@@ -14,6 +14,7 @@ equation lead to small z, where a power series has it. Deep kernels themselves n
 """
 
 import math
+from collections.abc import Callable
 from functools import cache, partial
 from typing import NamedTuple
 
@@ -22,10 +23,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from theorysim.checks import is_traced, require_finite, require_positive
-from theorysim.infinite.activation import Activation, angle, hermite
+from theorysim.checks import require_count, require_finite, require_in, require_positive
+from theorysim.infinite.activation import Activation, angle, as_activation, hermite
 from theorysim.infinite.covariance import of_inputs
-from theorysim.quadrature import chebyshev_sum, gaussian_mean, hermite_coefficients
+from theorysim.quadrature import chebyshev, chebyshev_sum, gaussian_mean, hermite_coefficients, legendre
 
 NEAREST_NEIGHBOUR, MAJORITY_VOTE, SINGULAR_KERNEL, LINEAR = range(4)
 LABELS = ("nearest neighbour", "majority vote", "singular kernel", "linear")
@@ -55,13 +56,17 @@ class Limit(NamedTuple):
         return LABELS[self.code]
 
 
-@cache
-def limit(activation: Activation) -> Limit:
+def limit(activation: Activation | Callable[[Array], Array]) -> Limit:
     """The rule that infinite depth tends to, and its exponent (arXiv:2204.14126, theorem 1).
 
     Any activation, normalised or not, with kinks or jumps. Coefficients below eps^(3/4) of the root mean square count
     as 0.
     """
+    return _limit(as_activation(activation))
+
+
+@cache
+def _limit(activation: Activation) -> Limit:
     with jax.ensure_compile_time_eval():
         one = jnp.ones(())
 
@@ -97,8 +102,7 @@ def activation_of(alpha: float | int) -> Activation:
     **Raises:** `ValueError` for an alpha that is not in [0.2, 60]: its polynomial would have a degree above 16, or a
     first coefficient of no weight.
     """
-    if not 0.2 <= alpha <= 60:
-        raise ValueError(f"alpha={alpha}: give an exponent in [0.2, 60]")
+    require_in(0.2, 60, alpha=alpha)
     first = 2 ** (-alpha / 2)
     rest = -math.expm1(-alpha / 2 * math.log(2))
     degree = (1 + rest) / rest  # the mean over the rest: first + rest degree = 2
@@ -112,7 +116,7 @@ def activation_of(alpha: float | int) -> Activation:
     return Activation(f"alpha = {alpha:g}", fn)
 
 
-def koenigs(activation: Activation, deficit: Float[Array, "..."]) -> Float[Array, "..."]:
+def koenigs(activation: Activation | Callable[[Array], Array], deficit: Float[Array, "..."]) -> Float[Array, "..."]:
     """Kappa at z = 1 - deficit, elementwise; infinite at z = 1.
 
     As exact as `deficit` is, at both ends of (0, 2): relative error below 1e-12 in float64, with kinks 1e-10.
@@ -123,17 +127,20 @@ def koenigs(activation: Activation, deficit: Float[Array, "..."]) -> Float[Array
     kappa. Also for an activation with jumps, with kinks too near each other to be resolved, or too steep, and for a
     deficit outside of [0, 2].
     """
+    activation = as_activation(activation)
     _series(activation)
-    if not is_traced(deficit) and not ((np.asarray(deficit) >= 0) & (np.asarray(deficit) <= 2)).all():
-        raise ValueError(f"deficit={deficit}: give 1 - z with a cosine z, in [0, 2]")
+    require_in(0, 2, deficit=deficit)
     return _koenigs(activation, jnp.asarray(deficit))
 
 
 def kernel(
-    activation: Activation, x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"] | None = None
+    activation: Activation | Callable[[Array], Array], x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"] | None = None
 ) -> Float[Array, "n1 n2"]:
-    """Kappa between the directions of inputs; infinite where they are the same. `x2=None` is x1 again."""
-    require_finite(x1=x1, **({} if x2 is None else {"x2": x2}))
+    """Kappa between the directions of inputs; infinite where they are the same. `x2=None` is x1 again.
+
+    **Raises:** `ValueError` for inputs that are not finite, and as [`koenigs`].
+    """
+    require_finite(x1=x1, x2=x2)
     return koenigs(activation, of_inputs(x1, x2).deficit)
 
 
@@ -144,14 +151,15 @@ class Deep(NamedTuple):
     ntk: Float[Array, "..."]
 
 
-def deep(activation: Activation, deficit: Float[Array, "..."], *, depth: int) -> Deep:
+def deep(activation: Activation | Callable[[Array], Array], deficit: Float[Array, "..."], *, depth: int) -> Deep:
     """The kernels of `depth` hidden layers, layer by layer, at z = 1 - deficit: what [`koenigs`] is the limit of.
 
     Their errors fall like a_1^(2 depth) and 1 / depth, once depth is above 1 / (1 - z).
+
+    **Raises:** `ValueError` for a depth that is no whole number >= 0, and for activations as [`koenigs`].
     """
-    if depth < 0:
-        raise ValueError(f"depth={depth}: give a whole number >= 0")
-    return _deep(activation, jnp.asarray(deficit), depth)
+    require_count(least=0, depth=depth)
+    return _deep(as_activation(activation), jnp.asarray(deficit), depth)
 
 
 def classify(similarity: Float[Array, "m n"], targets: Float[Array, " n"]) -> Float[Array, " m"]:
@@ -230,7 +238,7 @@ def _series(activation: Activation) -> Series:
 
 def _kinked(activation: Activation) -> Series:
     """With kinks, powers fall like j^(-5/2). But psi' is smooth in the angle, and its integral keeps all digits."""
-    nodes = np.cos(np.pi * (np.arange(ANGLES) + 0.5) / ANGLES)
+    nodes, to_coefficients = chebyshev(ANGLES)
     angles = np.pi / 4 * (1 + nodes)
     with jax.ensure_compile_time_eval():
         one = jnp.ones(())
@@ -246,27 +254,20 @@ def _kinked(activation: Activation) -> Series:
         cosines = jnp.asarray(np.cos(np.stack([angles, np.pi - angles])))
         slopes = np.asarray(activation.dual_derivative(one, one, cosines), float) / square
     eps = float(jnp.finfo(one.dtype).eps)
-    slopes = np.stack([_chebyshev(row) for row in slopes])
+    slopes = slopes @ to_coefficients.T
     if np.abs(slopes[:, -4:]).max() > max(1e-11, 100 * eps) * np.abs(slopes).max():
         raise ValueError(
             f"psi' of {activation.name!r} is not resolved by {ANGLES} angles: give an activation whose kinks, here "
             f"{activation.kinks}, are further apart"
         )
-    turns, weights = np.polynomial.legendre.leggauss(24)
+    turns, weights = legendre(24)
     inner = np.multiply.outer(angles, (1 + turns) / 2)
     ratios = []
     for row in slopes:
         integrand = np.polynomial.chebyshev.chebval(4 / np.pi * inner - 1, row) * np.sin(inner)
-        ratios.append(_chebyshev(angles * (integrand @ weights) / 2 / (2 * np.sin(angles / 2) ** 2)))
+        ratios.append(to_coefficients @ (angles * (integrand @ weights) / 2 / (2 * np.sin(angles / 2) ** 2)))
     found = np.array(powers)
     return Series(found, found, found, _koenigs_series(found), even, Table(np.stack(ratios), slopes))
-
-
-def _chebyshev(values: Float[np.ndarray, " terms"]) -> Float[np.ndarray, " terms"]:
-    """Coefficients from values at the nodes."""
-    terms = len(values)
-    waves = np.cos(np.pi * np.outer(np.arange(terms), np.arange(terms) + 0.5) / terms)
-    return np.where(np.arange(terms) > 0, 2, 1) / terms * (waves @ values)
 
 
 def _at(table: Float[np.ndarray, "2 terms"], z: Array, gap: Array) -> Array:

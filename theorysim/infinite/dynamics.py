@@ -1,7 +1,7 @@
 """Training an infinitely wide network by full-batch gradient descent on the mean squared error.
 
 The network is linear in its parameters, so that each eigenvector of the tangent kernel relaxes on its own
-(Jacot et al., arXiv:1806.07572): after one eigendecomposition, any time of any of these rules costs O(n) a mode.
+(Jacot et al., arXiv:1806.07572): after one eigendecomposition, any time of any of these rules costs O(n) per mode.
 Lee et al., arXiv:1902.06720, eqs. 14 to 16, treat gradient flow; in discrete time the learning rate need not be small.
 """
 
@@ -23,7 +23,10 @@ class Modes(NamedTuple):
 
 
 def modes(ntk: Float[Array, "n n"]) -> Modes:
-    """Eigendecomposition of the training set's tangent kernel: O(n^3) once, for any number of times."""
+    """Eigendecomposition of the training set's tangent kernel: O(n^3) once, for any number of times.
+
+    **Raises:** `ValueError` for a kernel that is not finite.
+    """
     require_finite(ntk=ntk)
     return Modes(*jnp.linalg.eigh(ntk))
 
@@ -37,28 +40,32 @@ def response(
     modes: Modes,
     cross: Float[Array, "m n"],
     *,
-    step: ScalarLike,
+    steps: ScalarLike,
     learning_rate: ScalarLike,
     momentum: ScalarLike | None = None,
 ) -> Float[Array, "m n"]:
-    """M with f_t(x) = f_0(x) + M (y - f_0(X)), after `step` steps of gradient descent.
+    """M with f_t(x) = f_0(x) + M (y - f_0(X)), after `steps` of gradient descent.
 
-    M = Theta(x, X) Theta^-1 (1 - (1 - learning_rate Theta / n)^step): exact at any learning rate, for the loss
+    M = Theta(x, X) Theta^-1 (1 - (1 - learning_rate Theta / n)^steps): exact at any learning rate, for the loss
     mean (f - y)^2 / 2.
 
-    **Arguments:** `cross` = Theta(x, X). `step` is a whole number. With `momentum`, the step is -learning_rate v, with
+    **Arguments:** `cross` = Theta(x, X). `steps` is a whole number. With `momentum`, a step is -learning_rate v, with
     v <- momentum v + gradient (Polyak 1964; optax.sgd).
+
+    **Raises:** `ValueError` for negative steps or learning rate.
     """
-    require_nonnegative(step=step, learning_rate=learning_rate)
+    require_nonnegative(steps=steps, learning_rate=learning_rate)
     rate = learning_rate * _floored(modes) / modes.values.size
-    learnt = _descended(rate, step) if momentum is None else _rolled(rate, step, momentum)
+    learnt = _descended(rate, jnp.asarray(steps, rate.dtype)) if momentum is None else _rolled(rate, steps, momentum)
     return _respond(modes, cross, learnt)
 
 
 def flow_response(modes: Modes, cross: Float[Array, "m n"], *, time: ScalarLike) -> Float[Array, "m n"]:
     """The same under gradient flow, df/dt = -gradient: M = Theta(x, X) Theta^-1 (1 - exp(-Theta time / n)).
 
-    `time` is learning_rate * step of small steps; it may be infinite.
+    `time` is learning_rate * steps, of small steps; it may be infinite.
+
+    **Raises:** `ValueError` for a negative time.
     """
     require_nonnegative(time=time)
     values = _floored(modes)
@@ -76,18 +83,18 @@ def _respond(modes: Modes, cross: Float[Array, "m n"], learnt: Float[Array, " n"
     return ((cross @ modes.vectors) * (learnt / jnp.maximum(modes.values, floor))[None, :]) @ modes.vectors.T
 
 
-def _descended(rate: Float[Array, " n"], step: ScalarLike) -> Float[Array, " n"]:
-    """1 - (1 - rate)^step: what each mode has learnt."""
+def _descended(rate: Float[Array, " n"], steps: ScalarLike) -> Float[Array, " n"]:
+    """1 - (1 - rate)^steps: what each mode has learnt."""
     # log1p keeps the slow modes' digits; a mode that overshoots (rate > 1) alternates in sign.
     slow = rate < 0.5
     return jnp.where(
         slow,
-        -jnp.expm1(step * jnp.log1p(-jnp.where(slow, rate, 0.0))),
-        1 - jnp.where(slow, 0.5, 1 - rate) ** step,
+        -jnp.expm1(steps * jnp.log1p(-jnp.where(slow, rate, 0.0))),
+        1 - jnp.where(slow, 0.5, 1 - rate) ** steps,
     )
 
 
-def _rolled(rate: Float[Array, " n"], step: ScalarLike, momentum: ScalarLike) -> Float[Array, " n"]:
+def _rolled(rate: Float[Array, " n"], steps: ScalarLike, momentum: ScalarLike) -> Float[Array, " n"]:
     """With momentum: learnt <- learnt + gain, gain <- momentum gain + rate (1 - learnt), by repeated squaring."""
     one, zero = jnp.ones_like(rate), jnp.zeros_like(rate)
     rolling = momentum * one
@@ -102,7 +109,7 @@ def _rolled(rate: Float[Array, " n"], step: ScalarLike, momentum: ScalarLike) ->
         return power, square @ square, left // 2
 
     unit = jnp.broadcast_to(jnp.eye(3, dtype=rate.dtype), matrix.shape)
-    return jax.lax.fori_loop(0, 31, bit, (unit, matrix, jnp.asarray(step, jnp.int32)))[0][:, 0, 2]
+    return jax.lax.fori_loop(0, 31, bit, (unit, matrix, jnp.asarray(steps, jnp.int32)))[0][:, 0, 2]
 
 
 class Ensemble(NamedTuple):
@@ -114,23 +121,23 @@ class Ensemble(NamedTuple):
 
 def ensemble(
     response: Float[Array, "m n"],
-    train: Float[Array, "n n"],
+    kernel: Float[Array, "n n"],
     cross: Float[Array, "m n"],
     prior: Float[Array, " m"],
     targets: Float[Array, "n outputs"],
 ) -> Ensemble:
     """Mean and variance of the trained outputs over initialisations (arXiv:1902.06720, eqs. 14 to 16).
 
-    `response` is M of [`response`]; `train` = K(X, X), `cross` = K(x, X) and `prior` = K(x, x) are the NNGP
+    `response` is M of [`response`]; `kernel` = K(X, X), `cross` = K(x, X) and `prior` = K(x, x) are the NNGP
     covariances of the outputs at initialisation. The variance is that of each output.
     """
-    variance = prior + ((response @ train - 2 * cross) * response).sum(1)
+    variance = prior + ((response @ kernel - 2 * cross) * response).sum(1)
     return Ensemble(response @ targets, variance)
 
 
 def ensemble_covariance(
     response: Float[Array, "m n"],
-    train: Float[Array, "n n"],
+    kernel: Float[Array, "n n"],
     cross: Float[Array, "m n"],
     prior: Float[Array, "m m"],
 ) -> Float[Array, "m m"]:
@@ -140,4 +147,4 @@ def ensemble_covariance(
     [`ensemble`].
     """
     mixed = response @ cross.T
-    return prior + response @ train @ response.T - mixed - mixed.T
+    return prior + response @ kernel @ response.T - mixed - mixed.T

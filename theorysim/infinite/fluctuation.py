@@ -16,15 +16,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from theorysim.checks import require_finite, require_nonnegative
+from theorysim.checks import require_count, require_finite, require_nonnegative
+from theorysim.infinite.activation import Activation, as_activation
+from theorysim.quadrature import trapezoid
 from theorysim.typing import Scalar, ScalarLike
 
-NODES = np.linspace(-7, 7, 57)  # of a trapezoid rule in both variables: covariances need few digits
-WEIGHTS = np.exp(-(NODES**2) / 2) / np.exp(-(NODES**2) / 2).sum()
+NODES, WEIGHTS = trapezoid(7.0, 57)  # in both variables: covariances need few digits
 
 
 def nngp_variance(
-    activation: Callable[[Array], Array],
+    activation: Activation | Callable[[Array], Array],
     x: Float[Array, "n d"],
     *,
     depth: int,
@@ -39,14 +40,13 @@ def nngp_variance(
 
     **Raises:** `ValueError` for inputs that are not finite, a negative variance, and a depth below 1.
     """
-    if depth < 1:
-        raise ValueError(f"depth={depth}: give at least one hidden layer")
+    require_count(depth=depth)
     require_finite(x=x)
     require_nonnegative(weight_var=weight_var, bias_var=bias_var)
     first, second = np.triu_indices(len(x), 1)
     covariance = weight_var * x @ x.T / x.shape[1] + bias_var
     kappas = jnp.stack([covariance[first, first], covariance[first, second], covariance[second, second]], 1)
-    step = partial(_layer, activation, weight_var, bias_var)
+    step = partial(_layer, as_activation(activation), weight_var, bias_var)
 
     def pair(kappa):
         return jax.lax.fori_loop(0, depth, step, (kappa, jnp.zeros((3, 3), x.dtype)))[1]

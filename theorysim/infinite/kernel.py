@@ -14,8 +14,8 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, PartitionSpec
 from jaxtyping import Array, Float
 
-from theorysim.checks import is_traced, require_finite, require_nonnegative
-from theorysim.infinite.activation import Activation
+from theorysim.checks import is_traced, require_count, require_finite, require_nonnegative
+from theorysim.infinite.activation import Activation, as_activation
 from theorysim.infinite.covariance import Covariance, activate, constant_like, of_inputs, outer, total
 from theorysim.typing import ScalarLike
 
@@ -35,7 +35,7 @@ class Kernels(NamedTuple):
 
 
 def fully_connected(
-    activation: Activation,
+    activation: Activation | Callable[[Array], Array],
     x1: Float[Array, "n1 d"],
     x2: Float[Array, "n2 _"] | None = None,
     *,
@@ -55,16 +55,23 @@ def fully_connected(
 
         K <- weight_var T(K) + bias_var,    Theta <- K + weight_var T'(K) * Theta.
 
+    ```python
+    from theorysim.infinite import fully_connected, relu
+
+    kernels = fully_connected(relu, jnp.eye(3), depth=3, weight_var=2.0, layer_norm=True)
+    print(kernels.nngp[0], kernels.ntk[0])
+    ```
+
     **Arguments:**
 
     - `x1`, `x2`: inputs. `x2=None` is x1 again: the diagonal is then exact.
     - `depth`: hidden layers; may be traced (forward differentiation only).
-    - `weight_var`, `bias_var`: one number, or one a layer, shape (depth + 1,), readout last. May be traced.
+    - `weight_var`, `bias_var`: one number, or one per layer, shape (depth + 1,), readout last. May be traced.
     - `residual`: each hidden layer but the first is z <- z + residual Dense(phi(z)); 1 / sqrt(depth) has an infinite
       depth limit (Bordelon et al., arXiv:2309.16620).
     - `layer_norm`: phi sees z normalised over its channels, to variance 1.
     - `parametrisation`: with `"standard"`, Theta <- width T(K) + 1 + weight_var T'(K) * Theta, where the 1 is of the
-      biases, needs the `width` of the hidden layers: one number, or one a layer, shape (depth,)
+      biases, needs the `width` of the hidden layers: one number, or one per layer, shape (depth,)
       (Sohl-Dickstein et al., arXiv:2001.07301).
     - `biases`: of the standard parametrisation, whether they are trained; by default where bias_var is above 0. With
       `True` and a bias_var of 0 they are trained from 0, as frameworks do.
@@ -72,14 +79,15 @@ def fully_connected(
       variance of 1; up to four times the products at 20), to a relative error of 1e-10. NaN beyond variances of about
       40 for erf, 25 for tanh.
 
-    Where the inputs differ in norm, an activation without closed duals goes by Hermite series, 384 products an entry:
+    Where the inputs differ in norm, an activation without closed duals goes by Hermite series, 384 products per entry:
     for tanh the relative error of T and T' at equal inputs is 2e-12 and 4e-10 at a variance of 5, 1e-9 and 1e-6 at 10.
-    One with kinks and no closed duals takes milliseconds an entry.
+    One with kinks and no closed duals takes milliseconds per entry.
 
     **Raises:** `ValueError` for inputs of unequal dimension or not finite, a negative variance or depth, variances of
     another number than layers, a standard parametrisation without a width, `biases` without it, and `normalised` inputs
     of unequal norm.
     """
+    activation = as_activation(activation)
     _check(x1, x2, depth, weight_var, bias_var, parametrisation, width, biases, normalised)
     layers = int(depth) if isinstance(depth, int | np.integer) else None
     return _propagate(
@@ -171,15 +179,20 @@ def by_rows(
     prediction without being stored:
 
     ```python
-    by_rows(lambda block: fully_connected(relu, block, train, depth=3).ntk @ coefficients, test, rows=256)
+    from theorysim.infinite import by_rows, fully_connected, relu
+
+    train, test, coefficients = jnp.eye(4), jnp.ones((10, 4)), jnp.ones(4)
+    predicted = by_rows(lambda block: fully_connected(relu, block, train, depth=3).ntk @ coefficients, test, rows=4)
+    assert predicted.shape == (10,)
     ```
 
     **Arguments:** `fn` maps (rows, d) to arrays whose first axis is rows.
 
     **Returns:** the arrays of `fn`, with n as their first axis.
+
+    **Raises:** `ValueError` for `rows` that are no whole number >= 1.
     """
-    if rows < 1:
-        raise ValueError(f"rows={rows}: give at least 1")
+    require_count(rows=rows)
     devices = jax.devices()[:1] if devices is None else list(devices)
     blocks = -(-len(x) // rows)
     blocks = -(-blocks // len(devices)) * len(devices)
@@ -200,7 +213,7 @@ def _of_layer(values: PerLayer, layer: ScalarLike, x: Array) -> Array:
 def _check(x1, x2, depth, weight_var, bias_var, parametrisation, width, biases, normalised) -> None:
     if x2 is not None and x1.shape[1] != x2.shape[1]:
         raise ValueError(f"x1 has shape {x1.shape}, x2 {x2.shape}: give inputs of one dimension")
-    require_finite(x1=x1, **({} if x2 is None else {"x2": x2}))
+    require_finite(x1=x1, x2=x2)
     require_nonnegative(depth=depth, weight_var=weight_var, bias_var=bias_var)
     layers = None if is_traced(depth) else int(depth)
     for name, values, wanted in (("weight_var", weight_var, 1), ("bias_var", bias_var, 1), ("width", width, 0)):

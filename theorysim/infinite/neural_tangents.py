@@ -68,7 +68,7 @@ def kernels(
 
     **Raises:** `ValueError` for inputs that are not finite, and a network whose kernel is not a matrix.
     """
-    require_finite(x1=x1, **({} if x2 is None else {"x2": x2}))
+    require_finite(x1=x1, x2=x2)
     columns = x1 if x2 is None else x2
 
     def block(x):

@@ -18,12 +18,12 @@ from typing import NamedTuple, ParamSpec
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optimistix as optx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from theorysim.checks import require_correlation, require_nonnegative
-from theorysim.infinite.activation import Activation, angle
+from theorysim.infinite.activation import Activation, angle, as_activation
 from theorysim.quadrature import chebyshev, chebyshev_sum, gaussian_mean
+from theorysim.root import root
 from theorysim.typing import Scalar, ScalarLike, as_floats
 
 LARGEST = 40.0  # variance that is tabulated
@@ -38,69 +38,69 @@ def _checked(fn: Callable[P, Scalar]) -> Callable[P, Scalar]:
 
     @wraps(fn)
     def checked(*args: P.args, **kwargs: P.kwargs) -> Scalar:
-        given = signature.bind(*args, **kwargs).arguments
+        bound = signature.bind(*args, **kwargs)
+        given = bound.arguments
+        given["activation"] = as_activation(given["activation"])
         require_nonnegative(**{name: given[name] for name in ("q", "weight_var", "bias_var") if name in given})
         require_correlation(**{name: given[name] for name in ("c",) if name in given})
-        return jitted(*args, **kwargs)
+        return jitted(*bound.args, **bound.kwargs)
 
     return checked
 
 
 @_checked
-def variance_map(activation: Activation, q: ScalarLike, weight_var: ScalarLike, bias_var: ScalarLike) -> Scalar:
+def variance_map(activation: Activation, q: ScalarLike, *, weight_var: ScalarLike, bias_var: ScalarLike) -> Scalar:
     """V(q): the variance of the next layer's preactivations (arXiv:1606.05340, eq. 3).
 
     By quadrature: for tanh and erf, relative error below 1e-13 up to q = 35.
+
+    **Raises:** `ValueError` for a negative variance.
     """
     return weight_var * _mean_square(activation, activation.fn, q) + bias_var
 
 
 @_checked
-def fixed_point(activation: Activation, weight_var: ScalarLike, bias_var: ScalarLike) -> Scalar:
+def fixed_point(activation: Activation, *, weight_var: ScalarLike, bias_var: ScalarLike) -> Scalar:
     """q* = V(q*), the smallest variance that deep layers settle at; NaN where there is none up to 40.
 
     V crosses the diagonal downwards there. From a table of V, shared by all points of a grid: for tanh and erf, error
     below 1e-13. Differentiable in both variances, by the implicit function theorem.
+
+    **Raises:** `ValueError` for a negative variance.
     """
     weight_var, bias_var = as_floats(weight_var, bias_var)
-    tolerance = _tolerance(weight_var)
     mean_squares = _mean_squares(activation, weight_var.dtype)
 
-    def residual(q, args):
-        mean_squares, weight_var, bias_var = args
+    def excess(q: Array) -> Array:
         return q - weight_var * _at(mean_squares, jnp.maximum(q, 0.0)) - bias_var
 
     grid = jnp.asarray(_unstretch(np.linspace(0, 1, 128)), weight_var.dtype)
-    rising = grid - weight_var * jax.vmap(lambda q: _at(mean_squares, q))(grid) - bias_var
-    rising = rising.at[0].set(0.0)  # V(0) >= 0, to rounding
-    crosses = (rising[:-1] <= 0) & (rising[1:] > 0)
-    first = jnp.argmax(crosses)
-    # flip=False: the residual rises. (To detect that would raise where there is no root, instead of NaN.)
-    solver = optx.Bisection(rtol=tolerance, atol=tolerance, flip=False)
-    bracket = {"lower": grid[first], "upper": grid[first + 1]}
-    args = (mean_squares, weight_var, bias_var)
-    root = optx.root_find(residual, solver, grid[first + 1], args, options=bracket, max_steps=100, throw=False)
-    found = crosses.any() & (root.result == optx.RESULTS.successful)
-    return jnp.where(found, jnp.maximum(root.value, 0.0), jnp.nan)
+    rising = jax.vmap(excess)(grid).at[0].set(0.0)  # V(0) >= 0, to rounding
+    low, high, crosses = _first_crossing(grid, rising > 0)
+    return jnp.where(crosses, jnp.maximum(root(excess, low, high), 0.0), jnp.nan)
 
 
 @_checked
-def slope(activation: Activation, q: ScalarLike, weight_var: ScalarLike) -> Scalar:
-    """Chi = weight_var E[phi'(sqrt(q) z)^2]: above 1 in the chaotic phase (arXiv:1606.05340, eq. 6).
+def chi(activation: Activation, q: ScalarLike, *, weight_var: ScalarLike) -> Scalar:
+    """chi = weight_var E[phi'(sqrt(q) z)^2]: above 1 in the chaotic phase (arXiv:1606.05340, eq. 6).
 
     Also the factor by which a layer multiplies the mean square of a gradient (arXiv:1611.01232, section 4). By
     quadrature: for tanh, relative error below 1e-12 up to q = 25.
+
+    **Raises:** `ValueError` for a negative variance.
     """
     return weight_var * _mean_square(activation, activation.derivative, q)
 
 
 @_checked
 def correlation_map(
-    activation: Activation, c: ScalarLike, q: ScalarLike, weight_var: ScalarLike, bias_var: ScalarLike
+    activation: Activation, c: ScalarLike, q: ScalarLike, *, weight_var: ScalarLike, bias_var: ScalarLike
 ) -> Scalar:
     """C(c): the correlation in the next layer, where the variance has settled at q > 0 (arXiv:1606.05340).
 
     V(q) / q - (1 - c) weight_var gap(c), with the gap from the table of [`fixed_correlation`].
+
+    **Raises:** `ValueError` for a negative variance, and a correlation outside of [-1, 1].
     """
     c, q, weight_var, bias_var = as_floats(c, q, weight_var, bias_var)
     gap = _in_angle(_table(activation, q.dtype).gap, q)
@@ -109,38 +109,33 @@ def correlation_map(
 
 
 @_checked
-def fixed_correlation(activation: Activation, q: ScalarLike, weight_var: ScalarLike) -> Scalar:
+def fixed_correlation(activation: Activation, q: ScalarLike, *, weight_var: ScalarLike) -> Scalar:
     """c* = C(c*), the correlation that two inputs settle at: 1 in the ordered phase, below 1 in the chaotic.
 
     C(c) = 1 is always a root at c = 1. It is divided out: with gap = (T(1) - T(c)) / (q (1 - c)), the other root is
     that of weight_var gap = 1, and gap falls with the angle, from E phi'^2 at 0. It comes from a table over the angle
     and q, shared by all points of a grid: for tanh, error below 1e-12 up to q = 8 and 1e-9 up to 40; 1e-6 with kinks
     away from 0, where the table takes a second. NaN beyond 40.
+
+    **Raises:** `ValueError` for a negative variance.
     """
     q, weight_var = as_floats(q, weight_var)
-    settled = jnp.where(q > 0, q, 1.0)
-    tolerance = _tolerance(q)
-    gap = _in_angle(_table(activation, q.dtype).gap, settled)
-
-    def residual(a, args):
-        gap, weight_var = args
-        return 1 - weight_var * _at_angle(gap, a)
-
-    # c* >= 0, since C(0) is.
-    solver = optx.Bisection(rtol=tolerance, atol=tolerance, flip=False)
-    bracket = {"lower": jnp.zeros_like(q), "upper": jnp.full_like(q, 0.51 * np.pi)}
-    args = (gap, weight_var)
-    root = optx.root_find(residual, solver, jnp.ones_like(q), args, options=bracket, max_steps=200, throw=False)
+    gap = _in_angle(_table(activation, q.dtype).gap, jnp.where(q > 0, q, 1.0))
     chaotic = (q > 0) & (weight_var * _at_angle(gap, jnp.zeros_like(q)) > 1)
-    found = jnp.where(root.result == optx.RESULTS.successful, jnp.cos(root.value), jnp.nan)
-    return jnp.where(q <= LARGEST, jnp.where(chaotic, found, 1.0), jnp.nan)
+    # In the ordered phase there is no such root. One at pi / 4 in its place keeps NaN out of derivatives.
+    weight_var = jnp.where(chaotic, weight_var, 1 / _at_angle(gap, jnp.full_like(q, np.pi / 4)))
+    # c* >= 0, since C(0) is.
+    angle_found = root(lambda a: 1 - weight_var * _at_angle(gap, a), jnp.zeros_like(q), jnp.full_like(q, 0.51 * np.pi))
+    return jnp.where(q <= LARGEST, jnp.where(chaotic, jnp.cos(angle_found), 1.0), jnp.nan)
 
 
 @_checked
-def correlation_length(activation: Activation, q: ScalarLike, c: ScalarLike, weight_var: ScalarLike) -> Scalar:
-    """Xi = -1 / log C'(c*), in layers: how deep a difference of inputs is still seen (arXiv:1611.01232, eq. 9).
+def correlation_length(activation: Activation, q: ScalarLike, c: ScalarLike, *, weight_var: ScalarLike) -> Scalar:
+    """xi = -1 / log C'(c*), in layers: how deep a difference of inputs is still seen (arXiv:1611.01232, eq. 9).
 
     Infinite on the critical line, and rising to it from both sides.
+
+    **Raises:** `ValueError` for a negative variance, and a correlation outside of [-1, 1].
     """
     q, c, weight_var = as_floats(q, c, weight_var)
     slope = _in_angle(_table(activation, q.dtype).slope, q)
@@ -148,51 +143,62 @@ def correlation_length(activation: Activation, q: ScalarLike, c: ScalarLike, wei
 
 
 @_checked
-def variance_length(activation: Activation, q: ScalarLike, weight_var: ScalarLike) -> Scalar:
+def variance_length(activation: Activation, q: ScalarLike, *, weight_var: ScalarLike) -> Scalar:
     """-1 / log V'(q*), in layers: how fast a variance settles (arXiv:1611.01232, eq. 7).
 
     V' = weight_var E[phi'^2 + phi phi'']. Shorter than the correlation length, but in linear networks.
+
+    **Raises:** `ValueError` for a negative variance.
     """
     q, weight_var = as_floats(q, weight_var)
-    return _length(jax.grad(lambda q: variance_map(activation, q, weight_var, 0.0))(q))
+    return _length(jax.grad(lambda q: variance_map(activation, q, weight_var=weight_var, bias_var=0.0))(q))
 
 
 @_checked
-def gradient_length(activation: Activation, q: ScalarLike, weight_var: ScalarLike) -> Scalar:
-    """1 / |log chi|, in layers: gradients vanish over it in order, and explode in chaos (arXiv:1611.01232)."""
-    return 1 / jnp.abs(jnp.log(slope(activation, q, weight_var)))
+def gradient_length(activation: Activation, q: ScalarLike, *, weight_var: ScalarLike) -> Scalar:
+    """1 / |log chi|, in layers: gradients vanish over it in order, and explode in chaos (arXiv:1611.01232).
+
+    **Raises:** `ValueError` for a negative variance.
+    """
+    return 1 / jnp.abs(jnp.log(chi(activation, q, weight_var=weight_var)))
 
 
 @_checked
-def trainable_depth(activation: Activation, q: ScalarLike, c: ScalarLike, weight_var: ScalarLike) -> Scalar:
-    """6 xi: about the deepest network that trains, where signals reach (arXiv:1611.01232, section 5)."""
-    return 6 * correlation_length(activation, q, c, weight_var)
+def trainable_depth(activation: Activation, q: ScalarLike, c: ScalarLike, *, weight_var: ScalarLike) -> Scalar:
+    """6 xi: about the deepest network that trains, where signals reach (arXiv:1611.01232, section 5).
+
+    **Raises:** `ValueError` for a negative variance, and a correlation outside of [-1, 1].
+    """
+    return 6 * correlation_length(activation, q, c, weight_var=weight_var)
 
 
 @_checked
-def critical_weight_var(activation: Activation, bias_var: ScalarLike) -> Scalar:
+def critical_weight_var(activation: Activation, *, bias_var: ScalarLike) -> Scalar:
     """The weight_var at which chi = 1 for a given bias_var > 0; NaN where there is none up to q* = 25.
 
     chi = 1 gives weight_var = 1 / E[phi'^2]; with it, q = V(q) is one equation in q, of which the smallest solution is
     taken. Differentiable in bias_var.
+
+    **Raises:** `ValueError` for a negative variance.
     """
     (bias_var,) = as_floats(bias_var)
-    tolerance = _tolerance(bias_var)
 
-    def residual(log_q, bias_var):
+    def excess(log_q: Array) -> Array:
         q = jnp.exp(log_q)
         ratio = _mean_square(activation, activation.fn, q) / _mean_square(activation, activation.derivative, q)
         return q - ratio - bias_var
 
     grid = jnp.asarray(np.linspace(np.log(1e-6), np.log(25.0), 128), bias_var.dtype)
-    rises = jax.vmap(lambda log_q: residual(log_q, jnp.zeros_like(bias_var)))(grid) > bias_var
-    crosses = ~rises[:-1] & rises[1:]
+    low, high, crosses = _first_crossing(grid, jax.vmap(excess)(grid) > 0)
+    q = jnp.exp(root(excess, low, high))
+    return jnp.where(crosses, 1 / _mean_square(activation, activation.derivative, q), jnp.nan)
+
+
+def _first_crossing(grid: Float[Array, " grid"], above: Bool[Array, " grid"]) -> tuple[Scalar, Scalar, Bool[Array, ""]]:
+    """The first two neighbours on the grid of which only the second is above; whether there are any."""
+    crosses = ~above[:-1] & above[1:]
     first = jnp.argmax(crosses)
-    solver = optx.Bisection(rtol=tolerance, atol=tolerance, flip=False)
-    bracket = {"lower": grid[first], "upper": grid[first + 1]}
-    root = optx.root_find(residual, solver, grid[first], bias_var, options=bracket, max_steps=200, throw=False)
-    inside = crosses.any() & (root.result == optx.RESULTS.successful)
-    return jnp.where(inside, 1 / _mean_square(activation, activation.derivative, jnp.exp(root.value)), jnp.nan)
+    return grid[first], grid[first + 1], crosses.any()
 
 
 def _length(rate: Scalar) -> Scalar:
@@ -203,11 +209,6 @@ def _length(rate: Scalar) -> Scalar:
 def _mean_square(activation: Activation, fn, q: ScalarLike) -> Scalar:
     (q,) = as_floats(q)
     return gaussian_mean(lambda x: fn(x) ** 2, q, activation.kinks)
-
-
-def _tolerance(x: Scalar) -> float:
-    """64 times the rounding of the dtype: about 1e-14 in float64, 1e-5 in float32."""
-    return 64 * float(jnp.finfo(x.dtype).eps)
 
 
 # Tables: functions of the variance are entire on the scale of asinh(sqrt(q)), and even in it. They depend on the

@@ -51,7 +51,7 @@ class Mixture(NamedTuple):
 
 
 def gaussian(
-    train: Float[Array, "n n"],
+    kernel: Float[Array, "n n"],
     cross: Float[Array, "m n"],
     prior: Float[Array, "m m"],
     targets: Float[Array, " n"],
@@ -62,15 +62,15 @@ def gaussian(
 
     Also the law of networks that train their readout only, from a random start, to the end (arXiv:1902.06720).
 
-    **Arguments:** `train` = K(X, X), `cross` = K(x, X), `prior` = K(x, x).
+    **Arguments:** `kernel` = K(X, X), `cross` = K(x, X), `prior` = K(x, x).
 
     **Raises:** `ValueError` for a kernel too near to singular for its dtype, or entries that are not finite.
     """
-    return _posterior(_factor(train, noise_var), cross, prior, targets)
+    return _posterior(_factor(kernel, noise_var), cross, prior, targets)
 
 
 def student(
-    train: Float[Array, "n n"],
+    kernel: Float[Array, "n n"],
     cross: Float[Array, "m n"],
     prior: Float[Array, "m m"],
     targets: Float[Array, " n"],
@@ -83,15 +83,17 @@ def student(
     A t law of 2 shape + n degrees of freedom about the mean of the Gaussian process; its scale matrix is that process's
     covariance times (2 rate + y K^-1 y) / (2 shape + n). The arguments are those of [`gaussian`]; without data
     (n = 0) it is the prior, of 2 shape degrees of freedom and scale matrix rate / shape K.
+
+    **Raises:** `ValueError` for `shape` or `rate` <= 0, and as [`gaussian`].
     """
     require_positive(shape=shape, rate=rate)
-    factor = _factor(train, 0.0)
+    factor = _factor(kernel, 0.0)
     posterior = _posterior(factor, cross, prior, targets)
     n, square = targets.size, _square(factor, targets)
-    half = jnp.asarray(shape + n / 2, train.dtype)
+    half = jnp.asarray(shape + n / 2, kernel.dtype)
     log_evidence = (
         gammaln(half)
-        - gammaln(jnp.asarray(shape, train.dtype))
+        - gammaln(jnp.asarray(shape, kernel.dtype))
         - n / 2 * jnp.log(2 * np.pi * rate)
         - jnp.log(factor.values).sum() / 2
         - half * jnp.log1p(square / (2 * rate))
@@ -101,7 +103,7 @@ def student(
 
 
 def scale_mixture(
-    train: Float[Array, "n n"],
+    kernel: Float[Array, "n n"],
     cross: Float[Array, "m n"],
     prior: Float[Array, "m m"],
     targets: Float[Array, " n"],
@@ -112,9 +114,22 @@ def scale_mixture(
     """Posterior under any prior of the scale, given by draws from it: each weighs as much as it explains the targets.
 
     `scales` are samples (or quantiles at equal steps) of the prior: importance sampling, arXiv:2107.01408, section 4.
+
+    ```python
+    from scipy.stats import halfcauchy
+    from theorysim.infinite import fully_connected, posterior, relu
+
+    x, test = jnp.array([[1.0, 0.2], [-0.3, 1.0]]), jnp.array([[0.5, 0.5]])
+    kernel, cross, prior = (fully_connected(relu, *pair, depth=2).nngp for pair in ((x,), (test, x), (test,)))
+    scales = jnp.asarray(halfcauchy.ppf((np.arange(200) + 0.5) / 200))
+    mixed = posterior.scale_mixture(kernel, cross, prior, jnp.array([1.0, -1.0]), scales=scales)
+    print(mixed.mean, mixed.covariance)
+    ```
+
+    **Raises:** `ValueError` for scales <= 0, and as [`gaussian`].
     """
     require_positive(scales=scales)
-    factor = _factor(train, noise_var)
+    factor = _factor(kernel, noise_var)
 
     def at(scale):
         scaled = Factor(scale * (factor.values - noise_var) + noise_var, factor.vectors)
@@ -133,6 +148,8 @@ def with_readout_scale(kernels: Kernels, scale: ScalarLike) -> Kernels:
 
     The readout's own part of the tangent kernel does not change: K = scale K_1, Theta = K_1 + scale (Theta_1 - K_1).
     Mixed over the scale, [`dynamics.ensemble`] so becomes the law of trained networks under the prior.
+
+    **Raises:** `ValueError` for a scale <= 0.
     """
     require_positive(scale=scale)
     return Kernels(scale * kernels.nngp, kernels.nngp + scale * (kernels.ntk - kernels.nngp), kernels.angle)
@@ -145,10 +162,10 @@ class Factor(NamedTuple):
     vectors: Float[Array, "n n"]
 
 
-def _factor(train: Float[Array, "n n"], noise_var: ScalarLike) -> Factor:
-    require_finite(train=train)
+def _factor(kernel: Float[Array, "n n"], noise_var: ScalarLike) -> Factor:
+    require_finite(kernel=kernel)
     require_nonnegative(noise_var=noise_var)
-    values, vectors = jnp.linalg.eigh(train)
+    values, vectors = jnp.linalg.eigh(kernel)
     values = values + noise_var
     if not is_traced(values) and values.size:
         condition = float(values[-1] / values[0]) if values[0] > 0 else np.inf
@@ -162,7 +179,7 @@ def _factor(train: Float[Array, "n n"], noise_var: ScalarLike) -> Factor:
 
 
 def _square(factor: Factor, targets: Float[Array, " n"]) -> Float[Array, ""]:
-    """Y K^-1 y."""
+    """y K^-1 y."""
     return jnp.sum((factor.vectors.T @ targets) ** 2 / factor.values)
 
 

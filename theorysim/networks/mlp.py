@@ -9,7 +9,7 @@ from flax import linen as nn
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from theorysim.networks.train import Params
+from theorysim.networks.training import Params
 from theorysim.typing import ScalarLike
 
 

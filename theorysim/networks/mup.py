@@ -14,10 +14,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import Array, Float
 
 from theorysim.checks import require_positive
-from theorysim.infinite.mup import Trajectory
+from theorysim.networks.training import train
+from theorysim.trajectory import Trajectory
 from theorysim.typing import ScalarLike, as_floats
 
 
@@ -55,19 +57,17 @@ def train_mup(
     network = partial(apply_mup, activation=activation, gamma0=gamma0)
     initial, _ = network(params, inputs, nothing)
 
-    def loss(params):
+    def loss(params, _):
         outputs = network(params, inputs, nothing)[0] - initial
         return jnp.square(targets - outputs).mean() / 2
 
-    def step(params, _):
+    def fields(params):
         outputs, pullback, features = jax.vjp(lambda shifts: network(params, inputs, shifts), nothing, has_aux=True)
         (sensitivities,) = pullback(jnp.ones_like(outputs))
-        gradients = [gamma0 * width * g for g in sensitivities]
-        scale = learning_rate * jnp.square(gamma0) * width
-        moved = jax.tree.map(lambda p, g: p - scale * g, params, jax.grad(loss)(params))
-        return moved, (outputs - initial, features, gradients)
+        return outputs - initial, features, [gamma0 * width * g for g in sensitivities]
 
-    _, (outputs, features, gradients) = jax.lax.scan(step, params, None, length=steps + 1)
+    optimizer = optax.sgd(learning_rate * jnp.square(gamma0) * width)
+    outputs, features, gradients = train(loss, params, optimizer, np.arange(steps + 1), fields)
     return Trajectory(
         jnp.square(targets[None, :] - outputs).mean(1) / 2, outputs, _kernels(features), _kernels(gradients)
     )

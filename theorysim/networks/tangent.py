@@ -66,7 +66,10 @@ def empirical_ntk_blocks(
     *,
     memory: int = MEMORY,
 ) -> Float[Array, "n1 n2 outputs outputs"]:
-    """The kernel between all pairs of outputs; otherwise as [`empirical_ntk`]."""
+    """The kernel between all pairs of outputs; otherwise as [`empirical_ntk`].
+
+    **Raises:** as [`empirical_ntk`].
+    """
     return _checked(_kernel, apply, params, x1, x2, memory, mean=False)
 
 
@@ -87,7 +90,7 @@ def empirical_ntk_product(
 
 
 def _checked(fn: Callable[..., Any], apply: Apply, params: Params, x1: Any, x2: Any, *args: Any, **options: Any) -> Any:
-    require_finite(x1=x1, **({} if x2 is None else {"x2": x2}))
+    require_finite(x1=x1, x2=x2)
     seen = jax.eval_shape(apply, params, x1).shape
     if len(seen) != 2 or seen[0] != len(x1):
         raise ValueError(f"apply maps inputs of shape {x1.shape} to {seen}: let it return (n, outputs), n={len(x1)}")

@@ -1,11 +1,10 @@
 """The figures of a report: the fit, its residuals, losses along budgets, and the frontier with its band."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from theorysim.figure import PALETTE, page, save, style
+from theorysim.figure import PALETTE, page
 from theorysim.scaling import RunsError
 from theorysim.scaling.approaches import isoflop
 
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from theorysim.report.curves import CurveReport
-    from theorysim.report.scaling import Report
+    from theorysim.report.scaling import RunReport
 
 NAMES = {
     "n": "parameters",
@@ -28,28 +27,6 @@ NAMES = {
     "loss": "loss",
 }
 CURVES = 6
-
-
-def save_all(report: "Report", folder: Path) -> None:
-    """Write each figure of a report as PNG and PDF."""
-    import matplotlib as mpl
-    import matplotlib.pyplot as plt
-
-    with mpl.rc_context(style()):
-        for name, figure in figures(report).items():
-            save(figure, folder / name)
-            plt.close(figure)
-
-
-def save_curves(report: "CurveReport", folder: Path) -> None:
-    """Write the figure of a report on training curves."""
-    import matplotlib as mpl
-    import matplotlib.pyplot as plt
-
-    with mpl.rc_context(style()):
-        figure = curves(report)
-        save(figure, folder / "fit")
-        plt.close(figure)
 
 
 def curves(report: "CurveReport") -> "Figure":
@@ -72,7 +49,7 @@ def curves(report: "CurveReport") -> "Figure":
     return figure
 
 
-def figures(report: "Report") -> "dict[str, Figure]":
+def figures(report: "RunReport") -> "dict[str, Figure]":
     """The figures that the law allows."""
     drawn = {"fit": _fit(report), "residuals": _residuals(report)}
     if set(report.law.inputs) == {"n", "d"}:
@@ -87,7 +64,7 @@ def _axes(columns: int = 1, height_to_width: float = 0.75) -> Any:
     return plt.subplots(1, columns, figsize=(width * columns / 2, height))
 
 
-def _fit(report: "Report") -> "Figure":
+def _fit(report: "RunReport") -> "Figure":
     if set(report.law.inputs) == {"n", "d"}:
         return _families(report)
     if len(report.law.inputs) == 1:
@@ -95,7 +72,7 @@ def _fit(report: "Report") -> "Figure":
     return _observed_against_predicted(report)
 
 
-def _curve(report: "Report") -> "Figure":
+def _curve(report: "RunReport") -> "Figure":
     figure, panel = _axes()
     ((name, x),) = ((name, report.runs[name]) for name in report.law.inputs)
     grid = np.geomspace(x.min(), x.max() * 10, 200)
@@ -108,8 +85,8 @@ def _curve(report: "Report") -> "Figure":
     return figure
 
 
-def _families(report: "Report") -> "Figure":
-    """Loss against data, one colour a size: the runs, and the law at their sizes."""
+def _families(report: "RunReport") -> "Figure":
+    """Loss against data, one colour per size: the runs, and the law at their sizes."""
     import matplotlib as mpl
     from matplotlib.colors import LogNorm
 
@@ -128,7 +105,7 @@ def _families(report: "Report") -> "Figure":
     return figure
 
 
-def _observed_against_predicted(report: "Report") -> "Figure":
+def _observed_against_predicted(report: "RunReport") -> "Figure":
     figure, panel = _axes(1, 0.9)
     loss = report.runs["loss"]
     predicted = loss * np.exp(-report.residuals)
@@ -139,7 +116,7 @@ def _observed_against_predicted(report: "Report") -> "Figure":
     return figure
 
 
-def _residuals(report: "Report") -> "Figure":
+def _residuals(report: "RunReport") -> "Figure":
     import matplotlib.pyplot as plt
 
     width, height = page(1, 2, 0.7)
@@ -157,7 +134,7 @@ def _residuals(report: "Report") -> "Figure":
     return figure
 
 
-def _isoflop(report: "Report") -> "Figure":
+def _isoflop(report: "RunReport") -> "Figure":
     """Loss against size along budgets: the law, its minimum, and the runs nearest to each."""
     import matplotlib as mpl
     from matplotlib.cm import ScalarMappable
@@ -192,7 +169,7 @@ def _isoflop(report: "Report") -> "Figure":
     return figure
 
 
-def _frontier(report: "Report") -> "Figure":
+def _frontier(report: "RunReport") -> "Figure":
     figure, panels = _axes(2, 0.75)
     band = report.frontier()
     assert band is not None

@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from theorysim.scaling import RunsError
+from theorysim.checks import DataError
 
 WRITTEN = (
     *("fit.json", "frontier.csv"),
@@ -18,18 +18,20 @@ def require_free(folder: Path | str) -> None:
     folder = Path(folder)
     try:
         if folder.exists() and not (folder / "fit.json").exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise RunsError(f"{folder}: it exists and holds no report; name another folder")
+            raise DataError(f"{folder}: it exists and holds no report; name another folder")
         nearest = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
         with tempfile.TemporaryDirectory(dir=nearest):
             pass
     except OSError as error:
-        raise RunsError(f"{folder}: it cannot be written ({error.strerror}); name another folder") from error
+        raise DataError(f"{folder}: it cannot be written ({error.strerror}); name another folder") from error
 
 
 def write(folder: Path | str, fill: Callable[[Path], None]) -> Path:
     """Let `fill` write into a new folder, and put its files into `folder`, where those of an earlier report go.
 
     Where `fill` fails, everything stays as it was. Files that no report writes stay in any case.
+
+    **Raises:** as [`require_free`].
     """
     folder = Path(folder)
     require_free(folder)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from theorysim.scaling import Law, RunsError
-from theorysim.scaling.schedule import ScheduleLaw
+from theorysim.checks import DataError
+from theorysim.scaling import Law
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +39,10 @@ class Runs:
 
 
 def read(source: "Path | str | pd.DataFrame | Mapping[str, Any]") -> "pd.DataFrame":
-    """A table from CSV, JSON lines or parquet, by the file's ending, or from columns in memory."""
+    """A table from CSV, JSON lines or parquet, by the file's ending, or from columns in memory.
+
+    **Raises:** `DataError` for a file that is missing, empty, of another kind, or damaged.
+    """
     import pandas as pd
 
     if isinstance(source, (pd.DataFrame, Mapping)):
@@ -52,15 +55,15 @@ def read(source: "Path | str | pd.DataFrame | Mapping[str, Any]") -> "pd.DataFra
         ".parquet": pd.read_parquet,
     }
     if path.suffix not in readers:
-        raise RunsError(f"{path}: give a file that ends in {', '.join(readers)}")
+        raise DataError(f"{path}: give a file that ends in {', '.join(readers)}")
     if not path.is_file():
-        raise RunsError(f"{path}: there is no such file")
+        raise DataError(f"{path}: there is no such file")
     try:
         table = readers[path.suffix](path)
     except (ValueError, OSError) as error:
-        raise RunsError(f"{path}: not a {path.suffix[1:]} table ({error})") from error
+        raise DataError(f"{path}: not a {path.suffix[1:]} table ({error})") from error
     if table.empty:
-        raise RunsError(f"{path}: it holds no runs")
+        raise DataError(f"{path}: it holds no runs")
     return table
 
 
@@ -83,11 +86,9 @@ def find(
     it, a table that holds several is refused, with their list.
     """
     named = dict(named or {})
-    if isinstance(law, ScheduleLaw):
-        raise RunsError(f"{law.name} is a law of training curves: give a file of step, lr and loss for each")
     unknown = [column for column in (*named.values(), *group) if column not in table.columns]
     if unknown:
-        raise RunsError(
+        raise DataError(
             f"no column {', '.join(map(repr, unknown))}: the table has {', '.join(map(str, table.columns))}"
         )
     taken, notes = {}, []
@@ -103,11 +104,11 @@ def find(
     used = {*taken, *_complete(table, columns, needed, named, notes)}
     idle = {name: column for name, column in named.items() if name not in used}
     if idle:
-        raise RunsError(f"columns={idle}: {law.name} takes {', '.join(needed)} and has no use for them; leave them out")
+        raise DataError(f"columns={idle}: {law.name} takes {', '.join(needed)} and has no use for them; leave them out")
     missing = [name for name in needed if name not in columns]
     if missing:
         flags = " ".join(f"--{name} COLUMN" for name in missing)
-        raise RunsError(
+        raise DataError(
             f"{law.name} needs {', '.join(missing)}, and no column of {', '.join(map(str, table.columns))} has a usual "
             f"name for it: say {flags}"
         )
@@ -127,7 +128,7 @@ def _groups(table: Any, group: Sequence[str]) -> tuple[list[str], Any]:
     lacking = table[group].isna().any(axis=1).to_numpy().nonzero()[0].tolist()
     if lacking:
         rows = f"rows {', '.join(map(str, lacking[:5]))}{', ...' * (len(lacking) > 5)}"
-        raise RunsError(f"{rows} ({len(lacking)} in all) lack a group in {', '.join(group)}: fill them, or drop them")
+        raise DataError(f"{rows} ({len(lacking)} in all) lack a group in {', '.join(group)}: fill them, or drop them")
     which = table.groupby(group, sort=False).ngroup().to_numpy()
     firsts = [int((which == i).argmax()) for i in range(which.max() + 1)]
     return [", ".join(map(str, table[group].iloc[first])) for first in firsts], which
@@ -156,14 +157,14 @@ def numbers(table: Any, column: str, whose: str = "") -> Any:
     bad = found.isna() & table[column].notna()
     if bad.any():
         row = int(bad.to_numpy().argmax())
-        raise RunsError(f"{whose}column {column!r} holds {table[column].iloc[row]!r} in row {row}: give numbers")
+        raise DataError(f"{whose}column {column!r} holds {table[column].iloc[row]!r} in row {row}: give numbers")
     return found
 
 
 def _methods(table: Any, column: str, notes: list[str]) -> Any:
     values = sorted(table[column].unique())
     if len(values) != 2:
-        raise RunsError(f"column {column!r} holds {len(values)} methods: a crossover is one of two")
+        raise DataError(f"column {column!r} holds {len(values)} methods: a crossover is one of two")
     notes.append(f"method 1 is {values[0]!r}, method 2 is {values[1]!r}")
     return table[column].map({value: float(i + 1) for i, value in enumerate(values)})
 
@@ -205,4 +206,4 @@ def _require_one_configuration(table: Any, columns: Mapping[str, Any], taken: li
     if telling:
         lists = "; ".join(f"{column}: {', '.join(values)}" for column, values in telling.items())
         flag = " ".join(f"--group {column}" for column in telling)
-        raise RunsError(f"the table holds several configurations ({lists}): say {flag}, and each is fitted by itself")
+        raise DataError(f"the table holds several configurations ({lists}): say {flag}, and each is fitted by itself")

@@ -1,13 +1,14 @@
 """Scaling laws: fits, intervals, frontiers, and the theory beside them."""
 
 from theorysim.scaling import approaches as approaches
+from theorysim.scaling import coverage as coverage
 from theorysim.scaling import kernel_regression as kernel_regression
 from theorysim.scaling import laws as laws
 from theorysim.scaling import schedule as schedule
 from theorysim.scaling import task as task
 from theorysim.scaling import verifier as verifier
 from theorysim.scaling.compare import compare as compare
-from theorysim.scaling.compare import extrapolate as extrapolate
+from theorysim.scaling.compare import hold_out as hold_out
 from theorysim.scaling.compare import likelihood_ratio as likelihood_ratio
 from theorysim.scaling.compare import log_likelihood as log_likelihood
 from theorysim.scaling.design import next_run as next_run
@@ -19,11 +20,11 @@ from theorysim.scaling.frontier import chinchilla_compute as chinchilla_compute
 from theorysim.scaling.frontier import chinchilla_frontier as chinchilla_frontier
 from theorysim.scaling.frontier import compute_for as compute_for
 from theorysim.scaling.frontier import crossover as crossover
-from theorysim.scaling.frontier import exponent as exponent
+from theorysim.scaling.frontier import frontier_exponent as frontier_exponent
 from theorysim.scaling.frontier import overhead as overhead
 from theorysim.scaling.interval import bootstrap as bootstrap
+from theorysim.scaling.interval import bootstrap_weights as bootstrap_weights
 from theorysim.scaling.interval import profile as profile
-from theorysim.scaling.interval import resample as resample
 from theorysim.scaling.interval import sandwich as sandwich
 from theorysim.scaling.law import Law as Law
 from theorysim.scaling.law import Parameter as Parameter

@@ -1,6 +1,7 @@
 """The three ways to a frontier of Hoffmann et al. (arXiv:2203.15556): envelopes, parabolas, and the parametric fit.
 
-The third is [`fit`] of "chinchilla" with [`exponent`]. The second is biased even without noise: a parabola in log n is
+The third is [`fit`] of "chinchilla" with [`frontier_exponent`]. The second is biased even without noise: a parabola in
+log n is
 not the loss along a budget.
 """
 
@@ -50,6 +51,8 @@ def isoflop(
 
     Runs whose computes differ by less than 2 % are one budget; budgets of fewer than three sizes, and those whose
     parabola opens downwards or has its vertex outside of its sizes, are left out. Give n or d for `size`.
+
+    **Raises:** `RunsError` for values that are not positive, and fewer than two budgets with a minimum.
     """
     _require_runs(compute=compute, size=size, loss=loss)
     order = np.argsort(compute)
@@ -79,6 +82,17 @@ def envelope(
 
     `curve` says which run a point belongs to; losses are interpolated in log compute. Computes where the lowest curve
     is that of the smallest or the largest size say nothing of an optimum, and are left out.
+
+    ```python
+    from theorysim.scaling import approaches
+
+    n, d = np.repeat(np.geomspace(1e7, 1e10, 40), 100), np.tile(np.geomspace(1e8, 1e12, 100), 40)
+    loss = 1.8 + 480 / n**0.35 + 2100 / d**0.37
+    found = approaches.envelope(np.repeat(np.arange(40), 100), 6 * n * d, n, loss)
+    assert abs(found.exponent - 0.37 / 0.72) < 0.02
+    ```
+
+    **Raises:** `RunsError` for values that are not positive, and fewer than two computes with an optimum.
     """
     _require_runs(compute=compute, size=size, loss=loss)
     members = [np.flatnonzero(curve == name) for name in np.unique(curve)]

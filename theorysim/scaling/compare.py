@@ -56,6 +56,8 @@ def likelihood_ratio(larger: Fit, smaller: Fit | Mapping[str, float]) -> Ratio:
 
     Both are judged by [`log_likelihood`] under the larger fit's objective (Wilks 1938; arXiv:2404.10102 tests the
     parameters that Hoffmann et al. printed).
+
+    **Raises:** `RunsError` where the smaller fit is not a restriction of the larger one.
     """
     problem = larger.problem
     weights = np.asarray(problem.weights)
@@ -88,12 +90,14 @@ class Extrapolation(NamedTuple):
     rms: float
 
 
-def extrapolate(
+def hold_out(
     law: Law | str, runs: Mapping[str, Any], by: Float[np.ndarray, " runs"], *, beyond: float, **options: Any
 ) -> Extrapolation:
     """Fit where `by` (a compute, a size) is at most `beyond`, judge where it is more: the honest score of a law.
 
     `options` go to [`fit`].
+
+    **Raises:** `RunsError` where `beyond` leaves no run on one side, and as [`fit`].
     """
     by = np.asarray(by)
     held_out = by > beyond
@@ -133,7 +137,7 @@ def compare(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RunsWarning)
             whole = fit(law, runs, **options)
-            judged = extrapolate(law, runs, by, beyond=beyond, **options)
+            judged = hold_out(law, runs, by, beyond=beyond, **options)
         free = int(whole.problem.free.sum())
         likelihood = log_likelihood(whole.residuals, whole.problem.objective, np.asarray(whole.problem.weights))
         scores.append(Score(whole.law.name, free, whole.value, 2 * (free + 1) - 2 * likelihood, judged.rms))

@@ -14,7 +14,7 @@ from theorysim.scaling.runs import RunsError, columns
 
 
 class Design(NamedTuple):
-    """The quantity's standard error now and after each candidate, and how much of its logarithm goes for a unit cost.
+    """The quantity's standard error now and after each candidate; `gain`, the fall of its logarithm per unit of cost.
 
     `best` lists the candidates, the most useful for its cost first.
     """
@@ -38,6 +38,8 @@ def next_run(
     is worth, V becomes V - V j j^T V / (v + j^T V j); v is that of the runs there are, tr(V J^T J) / parameters, the
     classical c-optimal design (Chaloner & Larntz 1989) for a robust estimator. `cost` is in units of choice; 1 each
     unless given.
+
+    **Raises:** `RunsError` for candidates that lack an input of the law.
     """
     problem, law = fit.problem, fit.law
     missing = [name for name in law.inputs if name not in candidates]

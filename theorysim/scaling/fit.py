@@ -12,9 +12,10 @@ from jaxtyping import Array, Float
 from scipy.stats import qmc
 
 from theorysim.checks import require_float64
+from theorysim.scaling import schedule
 from theorysim.scaling.law import Law
 from theorysim.scaling.laws import LAWS
-from theorysim.scaling.minimise import Objective, Search, advance, begin, huber
+from theorysim.scaling.minimise import Objective, Residuals, Search, advance, begin, huber
 from theorysim.scaling.runs import (
     RunsError,
     RunsWarning,
@@ -73,16 +74,10 @@ class Problem:
     def advance(self, search: Search, weights: Float[Array, " runs"], iterations: int) -> Search:
         """A search, so many iterations on."""
         low, high = self.law.box()
-        return advance(
-            self.log_prediction,
-            search,
-            self.log_loss,
-            weights,
-            self.objective,
-            free=self.free,
-            reach=(high - low) / 2,
-            iterations=iterations,
+        residuals = Residuals(
+            self.log_prediction, self.log_loss, weights, self.objective, free=self.free, reach=(high - low) / 2
         )
+        return advance(residuals, search, iterations=iterations)
 
 
 jax.tree_util.register_dataclass(
@@ -211,7 +206,15 @@ def fit(
 
 
 def named(law: str) -> Law:
-    """A law of the registry."""
+    """A law of the registry.
+
+    **Raises:** `RunsError` for a name that the registry lacks.
+    """
+    if law in schedule.LAWS:
+        raise RunsError(
+            f"law={law!r} is a law of schedules: fit what schedule.law_of(schedule.LAWS[{law!r}], curves) makes of "
+            "curves, schedule.Curve(rates, steps, loss) for each run"
+        )
     if law not in LAWS:
         raise RunsError(f"law={law!r}: theorysim knows {', '.join(LAWS)}; or pass a Law of your own")
     return LAWS[law]
@@ -230,7 +233,7 @@ def _problem(
     if weights is not None:
         weights = np.asarray(weights, float)
         if weights.shape != loss.shape or not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
-            raise RunsError("weights: give one finite number >= 0 a run, not all zero")
+            raise RunsError("weights: give one finite number >= 0 per run, not all zero")
     log_loss = jnp.log(jnp.asarray(loss))
     require_float64("a fit", loss=log_loss)
     log_scale = {unit: jnp.zeros(()) for unit in law.units}

@@ -1,6 +1,6 @@
 """The compute-optimal frontier: which model, on how much data, for a compute; and what another size costs.
 
-For Chinchilla's law and 6 flops a parameter and token all is in closed form (Hoffmann et al., arXiv:2203.15556,
+For Chinchilla's law and 6 flops per parameter and token all is in closed form (Hoffmann et al., arXiv:2203.15556,
 section 3.3). With G = (alpha A / (beta B))^(1 / (alpha + beta)) and C the compute,
 
     n* = G (C / 6)^(beta / (alpha + beta)),    d* = (C / 6) / n*,
@@ -41,13 +41,13 @@ class Overhead(NamedTuple):
 
 
 def six_n(n: ScalarLike) -> ScalarLike:
-    """6 flops a parameter and token: two forwards, four backwards (Kaplan et al., arXiv:2001.08361, section 2.1)."""
+    """6 flops per parameter and token: two forwards, four backwards (Kaplan et al., arXiv:2001.08361, section 2.1)."""
     return 6 * n
 
 
 @dataclass(frozen=True)
 class Transformer:
-    """Training flops a token of a transformer whose n counts the matrices of its blocks, n = 12 depth width^2.
+    """Training flops per token of a transformer whose n counts the matrices of its blocks, n = 12 depth width^2.
 
     The shape follows from width = aspect * depth. What n leaves out can be added: `embedding` counts the table as if it
     were multiplied by (as 6 N D does where N includes it), `head` the readout to the vocabulary, `attention` the
@@ -66,24 +66,27 @@ class Transformer:
         require_positive(vocabulary=self.vocabulary, context=self.context, aspect=self.aspect)
 
     def __call__(self, n: Any) -> Any:
-        """Flops a token."""
+        """Flops per token."""
         width = (n * self.aspect / 12) ** (1 / 3)
         tables = (int(self.embedding) + int(self.head)) * self.vocabulary * width
         return 6 * (n + tables + int(self.attention) * self.context * width**2 / self.aspect)
 
 
-def exponent(parameters: Mapping[str, Any]) -> Numbers:
+def frontier_exponent(parameters: Mapping[str, Any]) -> Numbers:
     """The a = beta / (alpha + beta) of n* ~ C^a."""
     return parameters["beta"] / (parameters["alpha"] + parameters["beta"])
 
 
 def chinchilla_frontier(parameters: Mapping[str, Any], compute: Numbers) -> Allocation:
-    """The frontier of [`chinchilla`] at 6 n d flops."""
+    """The frontier of [`chinchilla`] at 6 n d flops.
+
+    **Raises:** `ValueError` for a compute <= 0.
+    """
     require_positive(compute=compute)
     alpha, beta, A, B = (parameters[name] for name in ("alpha", "beta", "A", "B"))
     pairs = jnp.asarray(compute, float) / 6
     log_g = jnp.log(alpha * A / (beta * B)) / (alpha + beta)
-    n = jnp.exp(log_g + exponent(parameters) * jnp.log(pairs))
+    n = jnp.exp(log_g + frontier_exponent(parameters) * jnp.log(pairs))
     d = pairs / n
     return Allocation(n, d, parameters["E"] + A * n**-alpha + B * d**-beta)
 
@@ -102,6 +105,8 @@ def overhead(parameters: Mapping[str, Any], ratio: Numbers) -> Overhead:
 
     d / d* = [1 - (beta / alpha) (ratio^-alpha - 1)]^(-1 / beta). Below ratio = (1 + alpha / beta)^(-1 / alpha) no data
     suffice, and the overhead is infinite.
+
+    **Raises:** `ValueError` for a ratio <= 0.
     """
     require_positive(ratio=ratio)
     alpha, beta = parameters["alpha"], parameters["beta"]
@@ -125,6 +130,8 @@ def allocate(
 
     The loss along the budget must have one minimum in n between `low` and `high`, the compute itself unless given; NaN
     where it has none. Other inputs of the law are `given`. Differentiable in parameters and compute.
+
+    **Raises:** `ValueError` for a law without n and d, and for numbers <= 0.
     """
     _require_sizes(law)
     high = compute if high is None else high
@@ -150,7 +157,10 @@ def compute_for(
     high: ScalarLike = 1e33,
     **options: Any,
 ) -> Scalar:
-    """The inverse of [`allocate`]: the least compute that reaches a loss; NaN where none in [low, high] does."""
+    """The inverse of [`allocate`]: the least compute that reaches a loss; NaN where none in [low, high] does.
+
+    **Raises:** `ValueError` as [`allocate`].
+    """
     require_positive(loss=loss, low=low, high=high)
 
     def excess(log_compute: Array) -> Array:

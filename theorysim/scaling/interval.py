@@ -34,7 +34,10 @@ class Draws(NamedTuple):
         return np.asarray(jax.jit(jax.vmap(quantity))(self.parameters))
 
     def interval(self, quantity: Quantity, level: float = 0.95) -> Float[np.ndarray, "2 *shape"]:
-        """Lower and upper percentile."""
+        """Lower and upper percentile.
+
+        **Raises:** `RunsError` for a level outside of (0, 1), and a quantity that does not exist.
+        """
         require_level(level)
         return np.quantile(self.of(quantity), [(1 - level) / 2, (1 + level) / 2], axis=0)
 
@@ -48,19 +51,24 @@ def bootstrap(fit: Fit, *, key: Array, samples: int = 1000, groups: Int[np.ndarr
 
     Resampling is by multinomial weights, so that all fits share one compiled program (Efron, Annals of Statistics 7,
     1979). Runs of one group (steps of one training curve) have errors in common: they are drawn together.
+
+    **Raises:** `RunsError` for fewer than two samples, and groups of another length than the runs.
     """
     require_samples(samples)
-    weights = resample(key, fit.problem.weights, samples, groups)
+    weights = bootstrap_weights(key, fit.problem.weights, samples, groups)
     starts = jnp.broadcast_to(fit.point, (samples, len(fit.point)))
     ends = solve_all(fit.problem, starts, weights)
     values = jax.vmap(fit.problem.values)(ends.point)
     return Draws(values, float(ends.converged.mean()))
 
 
-def resample(
+def bootstrap_weights(
     key: Array, weights: Float[Array, " runs"], samples: int, groups: Int[np.ndarray, " members"] | None = None
 ) -> Float[Array, "samples runs"]:
-    """How often each run is drawn, times its weight."""
+    """How often each run is drawn, times its weight.
+
+    **Raises:** `RunsError` for groups of another length than the runs.
+    """
     members = np.arange(len(weights)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
     count = int(members.max()) + 1
     if len(members) != len(weights):
@@ -87,7 +95,10 @@ class Sandwich(NamedTuple):
         return float(np.sqrt(slope @ self.covariance @ slope))
 
     def interval(self, quantity: Quantity, level: float = 0.95) -> Float[np.ndarray, " 2"]:
-        """Symmetric about the estimate."""
+        """Symmetric about the estimate.
+
+        **Raises:** `RunsError` for a level outside of (0, 1), and a quantity that does not exist.
+        """
         require_level(level)
         middle = float(value_of(quantity, self.problem.values(self.point)))
         return middle + norm.ppf([(1 - level) / 2, (1 + level) / 2]) * self.standard_error(quantity)
@@ -100,6 +111,8 @@ def sandwich(fit: Fit, *, bandwidth: float | None = None) -> Sandwich:
     (`bandwidth`; Powell 1984), by default the median |r|. On Chinchilla's data the standard errors of A, alpha and E
     agree with the bootstrap's, and those of B and beta, whose distribution is skewed, are half or four fifths of it;
     the one of alpha moves by a third with h. Prefer the bootstrap.
+
+    **Raises:** `RunsError` where the runs leave a direction open.
     """
     problem = fit.problem
     delta = float(problem.objective.delta)
@@ -129,6 +142,8 @@ def profile(fit: Fit, name: str, *, level: float = 0.95, reach: float = 6.0, poi
 
     The likelihood is [`log_likelihood`], the interval where its deviance is below the quantile of chi^2 with one degree
     of freedom. The values reach `reach` sandwich errors to both sides; an end that they do not reach is infinite.
+
+    **Raises:** `RunsError` for a parameter that is not free, and a level outside of (0, 1).
     """
     require_level(level)
     law = fit.law
@@ -177,7 +192,7 @@ def _walk(
     problem: Problem, center: Float[Array, " parameters"], index: ScalarLike, at: Float[Array, " values"]
 ) -> Float[Array, "values parameters"]:
     """Optima with one coordinate held at each value; each starts from its neighbour's."""
-    held = replace(problem, free=problem.free * (jnp.arange(len(center)) != index))
+    held = replace(problem, free=problem.free.at[index].set(0.0))
 
     def move(point: Array, value: Array) -> tuple[Array, Array]:
         end = held.solve(point.at[index].set(value), held.weights).point
@@ -196,7 +211,10 @@ def _crossing(values: np.ndarray, deviance: np.ndarray, threshold: float) -> flo
 
 
 def value_of(quantity: Quantity, parameters: Mapping[str, Any]) -> Any:
-    """A parameter by its name, or a function of all."""
+    """A parameter by its name, or a function of all.
+
+    **Raises:** `RunsError` for a name that is none of the parameters.
+    """
     if isinstance(quantity, str) and quantity not in parameters:
         raise RunsError(f"quantity={quantity!r}: give one of {list(parameters)}, or a function of them")
     return parameters[quantity] if isinstance(quantity, str) else quantity(parameters)

@@ -10,7 +10,7 @@ long spectra to jitted functions as arguments: what they close over, XLA tries t
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 
 from theorysim.checks import is_traced, require_finite, require_nonnegative, require_positive
 from theorysim.root import root
+from theorysim.scaling.likelihood import maximise
 from theorysim.typing import Scalar, ScalarLike
 
 
@@ -39,14 +40,14 @@ class LearningCurve(NamedTuple):
     """Mean square errors at one number of samples, and what they follow from.
 
     `error`: of the prediction on new inputs, without label noise. `train_error`: on the samples, with their noise.
-    `kappa`: the effective ridge: a mode is learned where samples * eigenvalue > kappa. `learned`: the sum of squares
+    `kappa`: the effective ridge: a mode is learned where samples * eigenvalue > kappa. `gamma`: the sum of squares
     of the shares learned, over the samples; the error diverges at 1.
     """
 
     error: Scalar
     train_error: Scalar
     kappa: Scalar
-    learned: Scalar
+    gamma: Scalar
 
 
 def effective_ridge(spectrum: Spectrum, samples: ScalarLike, *, ridge: ScalarLike = 0.0) -> Scalar:
@@ -95,15 +96,15 @@ def _learning_curve(spectrum: Spectrum, samples: ScalarLike, ridge: ScalarLike, 
     kappa = _effective_ridge(spectrum, samples, ridge)
     eta, power = jnp.asarray(spectrum.eigenvalues), jnp.asarray(spectrum.power)
     missed = _share(kappa, samples * eta)
-    learned = jnp.sum(jnp.square(1 - missed)) / samples
+    gamma = jnp.sum(jnp.square(1 - missed)) / samples
     # 1 - gamma, as a sum of positive terms.
     all_ridge = ridge + jnp.asarray(spectrum.tail_eigenvalues, eta.dtype)
     idle = jnp.where(kappa > 0, all_ridge / _positive(kappa), 1 - _modes(eta) / samples)
     gap = idle + jnp.sum((1 - missed) * missed) / samples
-    failure = power @ jnp.square(missed) + spectrum.tail_power + noise_var * learned
+    failure = power @ jnp.square(missed) + spectrum.tail_power + noise_var * gamma
     error = jnp.where(failure > 0, failure / gap, 0.0)
     shrinkage = jnp.where(kappa > 0, ridge / _positive(kappa), 1 - _modes(eta) / samples)
-    return LearningCurve(error, jnp.square(shrinkage) * (error + noise_var), kappa, learned)
+    return LearningCurve(error, jnp.square(shrinkage) * (error + noise_var), kappa, gamma)
 
 
 def random_features(
@@ -209,6 +210,16 @@ def joint_power_law(samples: ScalarLike, features: ScalarLike, decay: ScalarLike
     of (1 - 2 s) (1 + s) z^2 - (1 - s) (n + k) z + (1 - s) n k = 0. Sums over modes are integrals here, which is right
     up to a share of order 1 / z. Samples and features change places; many of either leave the power 1 - b of the other.
 
+    ```python
+    from theorysim.scaling import kernel_regression
+
+    law = kernel_regression.joint_power_law(200.0, 500.0, 1.5)
+    spectrum = kernel_regression.power_law(1.5, 1.5, modes=10**5)
+    ridges = jnp.geomspace(1e-3, 10, 60)
+    errors = jax.vmap(lambda ridge: kernel_regression.random_features(spectrum, 200, 500, ridge=ridge).error)(ridges)
+    assert abs(errors.min() / law - 1) < 2 / 200
+    ```
+
     **Raises:** `ValueError` for samples or features of 0 or less, and a decay of 1 or less.
     """
     require_positive(samples=samples, features=features)
@@ -298,18 +309,20 @@ def predicted_exponent(spectrum: Spectrum, first: int, last: int) -> Decay:
 
 
 def _gamma_line(x: Array, values: Array) -> Decay:
-    """Newton's method for the convex sum of log mean + value / mean, from the line through the logarithms."""
+    """The line that maximises minus the sum of log mean + value / mean, from the one through the logarithms."""
     design = jnp.stack([jnp.ones_like(x), x - x.mean()], 1)
     inverse = jnp.linalg.inv(design.T @ design)
-    smallest = jnp.finfo(values.dtype).tiny
-    start = inverse @ (design.T @ jnp.log(jnp.maximum(values, smallest)))
 
-    def step(_: Any, line: Array) -> Array:
-        ratio = values * jnp.exp(-design @ line)
-        hessian = design.T @ (ratio[:, None] * design)
-        return line - jnp.linalg.solve(hessian, design.T @ (1 - ratio))
+    def log_likelihood(line: Array) -> Scalar:
+        return -jnp.sum(design @ line + values * jnp.exp(-design @ line))
 
-    line = jax.lax.fori_loop(0, 40, step, start)
+    def information(line: Array) -> Array:
+        return design.T @ ((values * jnp.exp(-design @ line))[:, None] * design)
+
+    start = inverse @ (design.T @ jnp.log(jnp.maximum(values, jnp.finfo(values.dtype).tiny)))
+    line = jax.lax.stop_gradient(maximise(log_likelihood, information, jax.lax.stop_gradient(start)).point)
+    # One more step, which moves nothing, carries the derivatives by the implicit function theorem.
+    line = line + jnp.linalg.solve(information(line), jax.grad(log_likelihood)(line))
     scatter = jnp.square(values * jnp.exp(-design @ line) - 1).sum() / (len(x) - 2)
     return Decay(-line[1], jnp.sqrt(scatter * inverse[1, 1]))
 
@@ -372,5 +385,5 @@ def _check(spectrum: Spectrum, samples: ScalarLike, ridge: ScalarLike) -> None:
     if jnp.shape(spectrum.eigenvalues) != jnp.shape(spectrum.power):
         raise ValueError(
             f"eigenvalues have shape {jnp.shape(spectrum.eigenvalues)}, power {jnp.shape(spectrum.power)}: "
-            "give one of each a mode"
+            "give one of each per mode"
         )

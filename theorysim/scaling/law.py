@@ -115,6 +115,16 @@ def invert(
     """The input `name` at which the law takes the value `loss`, all else being given; NaN where it does not.
 
     The law must be monotone in that input between `low` and `high`. Differentiable twice in `loss` and in all given.
+
+    ```python
+    from theorysim import scaling
+
+    parameters = {"E": 1.8, "A": 480.0, "B": 2100.0, "alpha": 0.35, "beta": 0.37}
+    tokens = scaling.invert(scaling.LAWS["chinchilla"], "d", 2.5, n=1e9, **parameters)
+    assert abs(scaling.LAWS["chinchilla"](n=1e9, d=tokens, **parameters) - 2.5) < 1e-12
+    ```
+
+    **Raises:** `ValueError` for a name that is no input of the law, and for numbers <= 0.
     """
     if name not in law.inputs:
         raise ValueError(f"name={name!r}: {law.name} has the inputs {list(law.inputs)}")

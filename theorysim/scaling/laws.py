@@ -15,7 +15,6 @@ from jaxtyping import Array, Float
 
 from theorysim.root import root
 from theorysim.scaling.law import Law, Parameter, power
-from theorysim.scaling.schedule import ANNEALING, MULTI_POWER
 from theorysim.scaling.task import pass_rate_law
 from theorysim.scaling.verifier import resampling_law
 from theorysim.typing import Numbers, ScalarLike
@@ -435,7 +434,5 @@ LAWS: dict[str, Law] = {
             {"ceiling": Parameter(0.5, 5.0, {"loss": 1}), "rate": Parameter(0.01, 10.0, {"k": -1})},
             "arXiv:2411.17501",
         ),
-        ANNEALING,
-        MULTI_POWER,
     )
 }

@@ -49,7 +49,17 @@ class Objective(NamedTuple):
 
 
 def huber(delta: ScalarLike = 1e-3, *, overestimate: ScalarLike = 1.0) -> Objective:
-    """The objective of Hoffmann et al. (arXiv:2203.15556, appendix D)."""
+    """The objective of Hoffmann et al. (arXiv:2203.15556, appendix D).
+
+    ```python
+    from theorysim import scaling
+
+    n = 10.0 ** np.arange(6, 12)
+    runs = {"x": n, "loss": 2 + (1e6 / n) ** 0.5 * (1 + 0.01 * (-1) ** np.arange(6))}
+    below = scaling.fit("m2", runs, objective=scaling.huber(overestimate=100.0))
+    assert (below.residuals > -1e-3).all()  # a law that lies below the losses
+    ```
+    """
     return Objective(delta, 1.0, overestimate)
 
 
@@ -87,87 +97,110 @@ def begin(start: Float[Array, " parameters"]) -> Search:
     return Search(start, unknown, unknown, jnp.asarray(0), no, no, jnp.full((), 1e-2, start.dtype), unknown, unknown)
 
 
-def advance(
-    log_prediction: Callable[[Float[Array, " parameters"]], Float[Array, " runs"]],
-    search: Search,
-    log_loss: Float[Array, " runs"],
-    weights: Float[Array, " runs"],
-    objective: Objective,
-    *,
-    free: Float[Array, " parameters"],
-    reach: Float[Array, " parameters"],
-    iterations: int,
-) -> Search:
+class Residuals(NamedTuple):
+    """The mean of rho(log_loss - log_prediction(point)) by weights, which may be zero, and what may move.
+
+    Coordinates with free = 0 stay at the start, and none moves by more than `reach` at once.
+    """
+
+    log_prediction: Callable[[Float[Array, " parameters"]], Float[Array, " runs"]]
+    log_loss: Float[Array, " runs"]
+    weights: Float[Array, " runs"]
+    objective: Objective
+    free: Float[Array, " parameters"]
+    reach: Float[Array, " parameters"]
+
+    def at(self, point: Float[Array, " parameters"]) -> Float[Array, " runs"]:
+        """Log loss less log prediction."""
+        return self.log_loss - self.log_prediction(point)
+
+    def value(self, residual: Float[Array, " runs"], knee: Scalar) -> Scalar:
+        """In units of the knee, so that it can shrink: |r| - knee / 2 far beyond it."""
+        return self.weights @ Objective(knee, 1 / knee, self.objective.overestimate).rho(residual)
+
+
+def advance(residuals: Residuals, search: Search, *, iterations: int) -> Search:
     """So many iterations, or fewer if it ends: where a step would lower the objective by 1e-13 of itself.
 
-    The objective is the mean of rho(log_loss - log_prediction(point)) by weights, which may be zero. Coordinates with
-    free = 0 stay at the start, and none moves by more than `reach` at once. A start without finite predictions returns
-    NaN.
+    A start without finite predictions returns NaN.
     """
-    weights = weights / weights.sum()
-
-    def residual(point: Array) -> Array:
-        return log_loss - log_prediction(point)
-
-    # In units of the knee, so that it can shrink: |r| - knee / 2 far beyond it.
-    def value_of(r: Array, knee: Array) -> Array:
-        return weights @ Objective(knee, 1 / knee, objective.overestimate).rho(r)
-
-    def step(state: tuple[Search, Array]) -> tuple[Search, Array]:
-        search, r = state
-        point, knee = search.point, search.knee
-        value = value_of(r, knee)
-        near = search.settled | (knee < 0.3 * value)
-        jacobian = jax.jacfwd(log_prediction)(point) * free[None]
-        weight = weights * objective.side(r) / knee
-        slope = weight * jnp.clip(r, -knee, knee)
-        curved = jax.jacfwd(jax.grad(lambda point: slope @ log_prediction(point)))(point) * jnp.outer(free, free)
-
-        def gram(weight: Array) -> Array:
-            return jacobian.T @ (weight[:, None] * jacobian)
-
-        majoriser = gram(weight * jnp.minimum(1, knee / jnp.maximum(jnp.abs(r), ZERO)))
-        hessian = jnp.where(near, gram(weight * (jnp.abs(r) <= knee)) - curved, majoriser)
-        gradient = -slope @ jacobian
-
-        # The majoriser damps along what the runs see, its diagonal where they see nothing.
-        ridge = majoriser + jnp.diag(jnp.diag(majoriser)) + 1e-12 * jnp.eye(len(point))
-        factor = jnp.linalg.cholesky(hessian + search.damping * ridge + jnp.diag(1 - free))
-        move = jax.scipy.linalg.cho_solve((factor, True), -gradient)
-        stalled = search.damping > 1e9
-        exact = value * knee < ZERO**2
-        last_stage = (knee <= search.last_knee) & near
-        ended = (-gradient @ move < jnp.where(last_stage, TOLERANCE, 1e-2) * value) | stalled | exact
-        move = jnp.clip(move, -reach, reach)
-        trial = residual(point + move)
-        gain = value - value_of(trial, knee)
-        accepted = gain >= 0
-        damping = jnp.where(
-            gain > (-gradient @ move - move @ hessian @ move / 2) / 2, search.damping / 10, search.damping
-        )
-        damping = jnp.where(accepted, damping, jnp.maximum(search.damping * 4, 1e-6))
-        moved = accepted & ~(ended & last_stage)
-        found = Search(
-            point=jnp.where(moved, point + move, point),
-            value=search.value,
-            gradient_norm=jnp.linalg.norm(gradient) / (value + ZERO),
-            iterations=search.iterations + 1,
-            converged=(ended & last_stage) | exact,
-            settled=ended & (knee <= search.last_knee),
-            damping=jnp.where(stalled, 1e-2, jnp.maximum(damping, 1e-14)),
-            knee=jnp.where(ended, jnp.maximum(knee / 2, search.last_knee), knee),
-            last_knee=search.last_knee,
-        )
-        return found, jnp.where(moved, trial, r)
-
-    r = residual(search.point)
-    widest = jnp.max(jnp.abs(r) * (weights > 0))
-    last = jnp.minimum(jnp.asarray(objective.delta, r.dtype), jnp.maximum(widest * 10, LEAST_ABSOLUTE))
+    residuals = residuals._replace(weights=residuals.weights / residuals.weights.sum())
+    r = residuals.at(search.point)
+    widest = jnp.max(jnp.where(residuals.weights > 0, jnp.abs(r), 0.0))
+    last = jnp.minimum(jnp.asarray(residuals.objective.delta, r.dtype), jnp.maximum(widest * 10, LEAST_ABSOLUTE))
     fresh = search.iterations == 0
     search = search._replace(
         knee=jnp.where(fresh, jnp.maximum(widest, last), search.knee),
         last_knee=jnp.where(fresh, last, search.last_knee),
     )
     end = search.iterations + iterations
-    found, r = jax.lax.while_loop(lambda s: ~s[0].converged & (s[0].iterations < end), step, (search, r))
-    return found._replace(value=weights @ objective.rho(r))
+    found, r = jax.lax.while_loop(
+        lambda state: ~state[0].converged & (state[0].iterations < end),
+        lambda state: _step(residuals, *state),
+        (search, r),
+    )
+    return found._replace(value=residuals.weights @ residuals.objective.rho(r))
+
+
+class _Model(NamedTuple):
+    """The objective near a point: value + gradient . move + move . hessian . move / 2, and Marquardt's damping."""
+
+    value: Scalar
+    gradient: Float[Array, " parameters"]
+    hessian: Float[Array, "parameters parameters"]
+    ridge: Float[Array, "parameters parameters"]
+    near: Bool[Array, ""]
+
+
+def _model(residuals: Residuals, search: Search, r: Float[Array, " runs"]) -> _Model:
+    """Newton's near the end of a stage, else that of reweighted least squares, which majorises the objective."""
+    point, knee = search.point, search.knee
+    value = residuals.value(r, knee)
+    near = search.settled | (knee < 0.3 * value)
+    jacobian = jax.jacfwd(residuals.log_prediction)(point) * residuals.free[None]
+    weight = residuals.weights * residuals.objective.side(r) / knee
+    slope = weight * jnp.clip(r, -knee, knee)
+    both_free = jnp.outer(residuals.free, residuals.free)
+    curved = jax.jacfwd(jax.grad(lambda point: slope @ residuals.log_prediction(point)))(point) * both_free
+
+    def gram(weight: Array) -> Array:
+        return jacobian.T @ (weight[:, None] * jacobian)
+
+    majoriser = gram(weight * jnp.minimum(1, knee / jnp.maximum(jnp.abs(r), ZERO)))
+    hessian = jnp.where(near, gram(jnp.where(jnp.abs(r) <= knee, weight, 0.0)) - curved, majoriser)
+    # The majoriser damps along what the runs see, its diagonal where they see nothing.
+    ridge = majoriser + jnp.diag(jnp.diag(majoriser)) + 1e-12 * jnp.eye(len(point))
+    return _Model(value, -slope @ jacobian, hessian, ridge, near)
+
+
+def _step(residuals: Residuals, search: Search, r: Float[Array, " runs"]) -> tuple[Search, Float[Array, " runs"]]:
+    """One damped step; the knee halves where the stage has ended."""
+    point, knee = search.point, search.knee
+    model = _model(residuals, search, r)
+    factor = jnp.linalg.cholesky(model.hessian + search.damping * model.ridge + jnp.diag(1 - residuals.free))
+    move = jax.scipy.linalg.cho_solve((factor, True), -model.gradient)
+
+    stalled, exact = search.damping > 1e9, model.value * knee < ZERO**2
+    last_stage = (knee <= search.last_knee) & model.near
+    promised = -model.gradient @ move
+    ended = (promised < jnp.where(last_stage, TOLERANCE, 1e-2) * model.value) | stalled | exact
+
+    move = jnp.clip(move, -residuals.reach, residuals.reach)
+    trial = residuals.at(point + move)
+    gain = model.value - residuals.value(trial, knee)
+    as_modelled = gain > (-model.gradient @ move - move @ model.hessian @ move / 2) / 2
+    damping = jnp.where(as_modelled, search.damping / 10, search.damping)
+    damping = jnp.where(gain >= 0, damping, jnp.maximum(search.damping * 4, 1e-6))
+    moved = (gain >= 0) & ~(ended & last_stage)
+    found = Search(
+        point=jnp.where(moved, point + move, point),
+        value=search.value,
+        gradient_norm=jnp.linalg.norm(model.gradient) / (model.value + ZERO),
+        iterations=search.iterations + 1,
+        converged=(ended & last_stage) | exact,
+        settled=ended & (knee <= search.last_knee),
+        damping=jnp.where(stalled, 1e-2, jnp.maximum(damping, 1e-14)),
+        knee=jnp.where(ended, jnp.maximum(knee / 2, search.last_knee), knee),
+        last_knee=search.last_knee,
+    )
+    return found, jnp.where(moved, trial, r)

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from theorysim.checks import DataError, DataWarning
 from theorysim.scaling.law import Law
-from theorysim.scaling.schedule import ScheduleLaw
 
 SMALLEST = {"n": 1e4, "d": 1e5}  # below, a number is likely to count in millions or billions
 SAME_RAY = 0.02
 
 
-class RunsError(ValueError):
+class RunsError(DataError):
     """The runs cannot be fitted; the message names what is wrong, and the remedy."""
 
 
@@ -25,17 +25,12 @@ class UnidentifiedError(RunsError):
         self.direction = dict(direction)
 
 
-class RunsWarning(UserWarning):
+class RunsWarning(DataWarning):
     """The fit goes on, and its result may not mean what it seems to."""
 
 
 def columns(law: Law, runs: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """The law's inputs and the losses, as float64 arrays, refused where no fit could use them."""
-    if isinstance(law, ScheduleLaw):
-        raise RunsError(
-            f"{law.name} is a law of schedules: LAWS[{law.name!r}].of_curves(curves) makes a law and runs to fit of "
-            "schedule.Curve(rates, steps, loss), one a training run"
-        )
     needed = [*law.inputs, "loss"]
     missing = [name for name in needed if name not in runs]
     if missing:
@@ -43,7 +38,7 @@ def columns(law: Law, runs: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], n
     arrays = {name: np.asarray(runs[name], np.float64) for name in needed}
     shapes = {name: array.shape for name, array in arrays.items()}
     if len(set(shapes.values())) > 1 or arrays["loss"].ndim != 1:
-        raise RunsError(f"columns have the shapes {shapes}: give one number a run in each")
+        raise RunsError(f"columns have the shapes {shapes}: give one number per run in each")
     for name, array in arrays.items():
         # An input without unit (a sparsity, a count of repetitions) may be zero; what enters as a logarithm may not.
         positive = name == "loss" or law.inputs[name] in law.units

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from theorysim.checks import is_traced, require_finite, require_positive
+from theorysim.scaling.likelihood import maximise
 from theorysim.typing import Numbers, Scalar, ScalarLike, as_floats
 
 NODES = np.arange(-180, 181)  # of the trapezoid rule over log x, a quarter apart: its error is exp(-39)
@@ -26,25 +27,33 @@ def pass_rate_law(n: Numbers, c: ScalarLike, alpha: ScalarLike) -> Float[Array, 
     return jnp.exp(-c * jnp.exp(-alpha * jnp.log(n)))
 
 
-def usual_estimate(successes: Numbers, draws: Numbers) -> Float[Array, "*shape"]:
-    """Successes over draws, r / K, the maximum of the likelihood: too high by [`usual_bias`]."""
+def mle(successes: Numbers, draws: Numbers) -> Float[Array, "*shape"]:
+    """Successes over draws, r / K, the maximum of the likelihood: too high by [`mle_bias`].
+
+    **Raises:** `ValueError` for less than 1 success, and more successes than draws.
+    """
     _check_counts(successes, draws)
     successes, draws = as_floats(successes, draws)
     return successes / draws
 
 
 def unbiased_estimate(successes: Numbers, draws: Numbers) -> Float[Array, "*shape"]:
-    """(r - 1) / (K - 1), whose mean is p; for r >= 2."""
+    """(r - 1) / (K - 1), whose mean is p; for r >= 2.
+
+    **Raises:** `ValueError` for less than 2 successes, and more successes than draws.
+    """
     _check_counts(successes, draws, least=2)
     successes, draws = as_floats(successes, draws)
     return (successes - 1) / (draws - 1)
 
 
-def usual_bias(rate: ScalarLike, successes: int) -> Scalar:
+def mle_bias(rate: ScalarLike, successes: int) -> Scalar:
     """E[r / K] / p - 1 at the true rate p: -log(p) / (1 - p) - 1 for r = 1, about (1 - p) / (r - 1) for many.
 
     E[r / K] / p is the hypergeometric function 2F1(1, 1; r + 1; 1 - p): by its recursion in r up to p = 1/2, by its
     series beyond; neither loses digits.
+
+    **Raises:** `ValueError` for a rate outside of (0, 1), and less than 1 success.
     """
     _check_rate(rate)
     if not successes >= 1:
@@ -71,6 +80,8 @@ def log_estimate(rate: ScalarLike, successes: ScalarLike) -> LogEstimate:
 
     For an exponential X of mean 1, log(X / K) has the distribution function 1 - E exp(-x K) in x, which is a power of
     an elementary function: both moments are integrals over log x of analytic functions, exact to rounding (1e-14).
+
+    **Raises:** `ValueError` for a rate outside of (0, 1), and `successes` <= 0.
     """
     _check_rate(rate)
     require_positive(successes=successes)
@@ -89,6 +100,8 @@ def weights(rate: Numbers, successes: Numbers) -> Float[Array, "*shape"]:
     """One over the variance of log(-log(r / K)) for many successes: r (log p)^2 / (1 - p).
 
     It is also the Fisher information of log(-log p) in the draws, at any number of successes.
+
+    **Raises:** `ValueError` for a rate outside of (0, 1).
     """
     _check_rate(rate)
     p, r = as_floats(rate, successes)
@@ -152,32 +165,13 @@ def _fit_task(n: Array, successes: Array, draws: Array, free: Array) -> TaskFit:
         size = jnp.exp(design @ point)
         return design.T @ ((draws * jnp.square(size) / jnp.expm1(size))[:, None] * design) + jnp.diag(1 - free)
 
-    halvings, epsilon = 2.0 ** -jnp.arange(12), jnp.finfo(n.dtype).eps
-
-    def step(state: tuple) -> tuple:
-        point, value, _, count = state
-        move = jnp.linalg.solve(information(point), jax.grad(log_likelihood)(point))
-        trials = point[None] + halvings.astype(point.dtype)[:, None] * move[None]
-        values = jax.vmap(log_likelihood)(trials)
-        best = jnp.argmax(jnp.where(jnp.isfinite(values), values, -jnp.inf))
-        gain = jax.grad(log_likelihood)(point) @ move
-        # Near the maximum, the likelihood cannot tell points apart that the gradient still can.
-        near = gain < jnp.sqrt(epsilon)
-        best = jnp.where(near, 0, best)
-        better = near | (values[best] > value)
-        return jnp.where(better, trials[best], point), jnp.where(better, values[best], value), gain, count + 1
-
     # Half a success more keeps the start finite where there was none, or no failure.
     start_size = -jnp.log((successes + 0.25) / (draws + 0.5))
     weight = jnp.minimum(successes, failures) + 0.1
     start = jnp.linalg.solve(
         design.T @ (weight[:, None] * design) + jnp.diag(1 - free), design.T @ (weight * jnp.log(start_size))
     )
-    point, value, gain, _ = jax.lax.while_loop(
-        lambda state: (state[2] > 50 * epsilon) & (state[3] < 100),
-        step,
-        (start, log_likelihood(start), jnp.asarray(jnp.inf, n.dtype), 0),
-    )
+    point, value, converged = maximise(log_likelihood, information, start)
     covariance = jnp.linalg.inv(information(point)) * jnp.outer(free, free)
     return TaskFit(
         c=jnp.exp(point[0] + point[1] * log_n.mean()),
@@ -187,7 +181,7 @@ def _fit_task(n: Array, successes: Array, draws: Array, free: Array) -> TaskFit:
         centre=jnp.exp(log_n.mean()),
         covariance=covariance,
         log_likelihood=value,
-        converged=(gain <= 50 * epsilon) & (failures.sum() > 0) & (successes.sum() > 0),
+        converged=converged & (failures.sum() > 0) & (successes.sum() > 0),
     )
 
 
@@ -237,7 +231,7 @@ def _check_counts(successes: Any, draws: Any, least: int = 1) -> None:
 
 def _check_fit(n: Any, successes: Any, draws: Any, parameters: int) -> None:
     if len({len(n), len(successes), len(draws)}) > 1:
-        raise ValueError(f"n, successes, draws have {len(n)}, {len(successes)}, {len(draws)} values: give one a size")
+        raise ValueError(f"n, successes, draws have {len(n)}, {len(successes)}, {len(draws)} values: give one per size")
     if len(n) < parameters:
         raise ValueError(f"{len(n)} sizes for {parameters} parameters: give at least {parameters}")
     require_finite(n=n, successes=successes, draws=draws)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from theorysim.checks import is_traced, require_nonnegative, require_positive
+from theorysim.checks import is_traced, require_in, require_nonnegative, require_positive
 from theorysim.typing import Numbers, Scalar, ScalarLike, as_floats
 
 SCAN = 256  # numbers of draws, in equal ratios from 1 to FARTHEST, between which changes of sign are looked for
@@ -63,7 +63,7 @@ def resample(success: Numbers, true_positive: Numbers, false_positive: Numbers, 
 
     **Raises:** `ValueError` for probabilities outside of [0, 1] and draws below 0.
     """
-    _check_probabilities(success=success, true_positive=true_positive, false_positive=false_positive)
+    require_in(0, 1, success=success, true_positive=true_positive, false_positive=false_positive)
     require_nonnegative(draws=draws)
     p, t, f, k = as_floats(success, true_positive, false_positive, draws)
     q = p * t + (1 - p) * f
@@ -174,18 +174,12 @@ def _expected_draws(q: Array, draws: Array) -> Array:
     return jnp.where(some, accepted / safe, draws)
 
 
-def _check_probabilities(**values: Any) -> None:
-    for name, value in values.items():
-        if not is_traced(value) and not ((np.asarray(value) >= 0) & (np.asarray(value) <= 1)).all():
-            raise ValueError(f"{name}={value}: give a probability in [0, 1]")
-
-
 def _check_population(tasks: Tasks, true_positive: Any, false_positive: Any, cost: Any) -> None:
-    _check_probabilities(success=tasks.success, true_positive=true_positive, false_positive=false_positive)
+    require_in(0, 1, success=tasks.success, true_positive=true_positive, false_positive=false_positive)
     require_nonnegative(share=tasks.share, cost=cost)
     if jnp.shape(tasks.success) != jnp.shape(tasks.share):
         raise ValueError(
-            f"success has shape {jnp.shape(tasks.success)}, share {jnp.shape(tasks.share)}: give one a task"
+            f"success has shape {jnp.shape(tasks.success)}, share {jnp.shape(tasks.share)}: give one per task"
         )
     if not is_traced(tasks.share):
         require_positive(sum_of_share=np.asarray(tasks.share).sum())

@@ -97,6 +97,8 @@ def agrees(
     """A simulation's number is the theory's, to three standard errors and the `next_order` of the theory.
 
     `predicted` may be an [`Estimate`] itself, where theory samples. `why` names the next order: "1 / width".
+
+    **Raises:** `ValueError` for a next order without its name, or a name without one.
     """
     if (next_order > 0) != bool(why):
         raise ValueError(f"next_order={next_order} and why={why!r}: give a next order > 0 with its name, or neither")

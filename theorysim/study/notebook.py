@@ -10,7 +10,9 @@ def execute(path: Path, out: Path) -> Path:
         import nbformat
         from nbclient import NotebookClient
     except ImportError as error:
-        raise ImportError("notebooks need jupytext, nbclient and ipykernel: pip install 'theorysim[dev]'") from error
+        raise ImportError(
+            "notebooks need jupytext, nbclient and ipykernel: pip install 'theorysim[notebooks]'"
+        ) from error
     notebook = jupytext.read(path, fmt="py:percent")
     client = NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": path.parent}})
     client.execute()

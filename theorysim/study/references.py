@@ -30,7 +30,7 @@ def cite(sources: tuple[str, ...]) -> str:
 
 
 def sources_of(name: str) -> tuple[str, ...]:
-    """What a module, function or class of theorysim names in its docstring, or its module's: `infinite.phase.slope`."""
+    """What a module, function or class of theorysim names in its docstring, or its module's: `infinite.phase.chi`."""
     thing = importlib.import_module("theorysim")
     for attribute in name.removeprefix("theorysim.").split("."):
         if not hasattr(thing, attribute):

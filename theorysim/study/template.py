@@ -38,14 +38,16 @@ def simulate(preset):
 
     def theory(weight_var):
         def layer(q, _):
-            q = ts.infinite.phase.variance_map(ts.infinite.tanh, q, weight_var, bias_var=0.1)
+            q = ts.infinite.phase.variance_map(ts.infinite.tanh, q, weight_var=weight_var, bias_var=0.1)
             return q, q
 
         return {"variance": jax.lax.scan(layer, jnp.ones_like(weight_var), length=DEPTH)[1]}
 
     def network(weight_var, key):
         options = {"key": key, "width": preset.width, "depth": DEPTH}
-        return {"variance": ts.networks.propagate(ts.infinite.tanh, weight_var, 0.1, **options).variance}
+        return {
+            "variance": ts.networks.propagate(ts.infinite.tanh, weight_var=weight_var, bias_var=0.1, **options).variance
+        }
 
     labels = {"dims": {"variance": ["layer"]}, "coords": {"layer": 1 + np.arange(DEPTH)}}
     return xr.DataTree.from_dict(

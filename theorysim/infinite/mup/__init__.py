@@ -8,6 +8,8 @@ Full-batch gradient descent on the loss mean (y - f)^2 / 2 has the learning rate
 N -> infinity, f(0) = 0 and neurons become independent; `gamma0` -> 0 is the lazy limit (the tangent kernel), large
 `gamma0` the rich one. (Bordelon & Pehlevan, arXiv:2205.09653; Yang & Hu, arXiv:2011.14522.)
 
+Each returns a [`Solution`]: the trajectory, the error of its numbers, and whether it has one.
+
 | solver | networks | error |
 |---|---|---|
 | [`particles`] | one hidden layer | quadrature: 1e-6 up to six directions of inputs (relu: three), with an estimate |
@@ -17,7 +19,6 @@ N -> infinity, f(0) = 0 and neurons become independent; `gamma0` -> 0 is the laz
 
 from theorysim.infinite.mup.deep_linear import deep_linear as deep_linear
 from theorysim.infinite.mup.dmft import dmft as dmft
-from theorysim.infinite.mup.particle import Quadrature as Quadrature
 from theorysim.infinite.mup.particle import particles as particles
-from theorysim.infinite.mup.trajectory import Estimate as Estimate
-from theorysim.infinite.mup.trajectory import Trajectory as Trajectory
+from theorysim.infinite.mup.solution import Solution as Solution
+from theorysim.trajectory import Trajectory as Trajectory

@@ -21,10 +21,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from theorysim.checks import is_traced
-from theorysim.infinite.mup.trajectory import Trajectory, covariance_root, total
+from theorysim.infinite.mup.solution import Solution, covariance_root, solution_of, total
+from theorysim.trajectory import Trajectory
 from theorysim.typing import Scalar
 
 HALF_CIRCLES = {1: 2, 2: 2**11, 3: 2**14, 4: 2**13}  # by the rank of the inputs
@@ -64,11 +65,11 @@ def solve(
     learning_rate: Scalar,
     steps: int,
     points: int | None,
-) -> tuple[Trajectory, Float[Array, " times"]]:
-    """A trajectory with the activation of `slopes` (left, right), and the error of its outputs, at each time.
+) -> Solution:
+    """The limit with the activation of `slopes` (left, right).
 
-    It is infinite where arcs were more than there was space for. Then they get more, unless that is not known under a
-    trace.
+    Where a half circle needs more arcs than it holds, all are solved again with more; under a trace that is not known,
+    and the error is infinite.
     """
     problem = jnp.asarray(slopes, inputs.dtype), inputs, targets, gamma0, learning_rate
 
@@ -78,11 +79,11 @@ def solve(
         return _solve(*problem, Directions(*[jnp.asarray(a, inputs.dtype) for a in law]), steps, space)
 
     first, *larger = (AMPLE,) if any(map(is_traced, problem)) else RATIOS
-    trajectory, error, full = run(first)
+    solution = run(first)
     for ratio in larger:
-        if full:
-            trajectory, error, full = run(ratio)
-    return trajectory, error
+        if not solution.converged:
+            solution = run(ratio)
+    return solution
 
 
 @partial(jax.jit, static_argnums=(6, 7))
@@ -95,25 +96,11 @@ def _solve(
     directions: Directions,
     steps: int,
     space: int,
-) -> tuple[Trajectory, Float[Array, " times"], Bool[Array, ""]]:
+) -> Solution:
     rank, count = min(inputs.shape), len(inputs)
     root = covariance_root(inputs)
     kernel, turned = root @ root.T, root @ _axes(root)
     rate = learning_rate * gamma0 / count
-
-    def initial(points, circle):
-        direction = points[:, circle]
-        along_axis = jnp.broadcast_to(turned[:, :1], (count, len(circle)))
-        z = direction[-1]
-        return jnp.stack([along_axis, turned[:, 1:] @ direction[:-1]]), jnp.stack([jnp.zeros_like(z), z])
-
-    def quarters(points):
-        """Each half circle as two arcs: an arc shorter than pi has at most one zero of each h."""
-        number = jnp.arange(points.shape[1] * space)
-        ends = jnp.array([[1, 0, -1, -1], [0, 1, 0, 0]], inputs.dtype)
-        left = jnp.where(number < 2 * points.shape[1], number % 2, 2)
-        circle = jnp.minimum(number // 2, points.shape[1] - 1)
-        return Arcs(circle, ends[:, left], ends[:, left + 1], *initial(points, circle))
 
     def fields(arcs):
         slope = jnp.where(_at((arcs.left + arcs.right)[:, None], arcs.h) > 0, slopes[1], slopes[0])
@@ -130,7 +117,7 @@ def _solve(
         return weights[:, arcs.circle] @ means.T / gamma0
 
     def first(points, weights):
-        arcs, new = _cut(quarters(points))
+        arcs, new = _cut(_quarters(turned, points, space))
         return output(arcs, weights), (arcs, 2 * points.shape[1] + new)
 
     def step(carry, _):
@@ -153,15 +140,33 @@ def _solve(
         def histories(arcs, error):
             return moved(arcs, error), fields(arcs)
 
-        h, z = initial(points, arcs.circle)
+        h, z = _initial(turned, points, arcs.circle)
         _, waves = jax.lax.scan(histories, arcs._replace(h=h, z=z), targets[None, :] - outputs)
         moments = weights[0, arcs.circle][None, None] * _moments(arcs, rank)
         return [_products(wave, moments) for wave in waves], None
 
     features, gradients = (k[None] for k in total(kernels, *directions, arcs)[0])
     loss = jnp.square(targets[None, :] - outputs).mean(1) / 2
-    error, full = jnp.abs(of_half - outputs).max(1), (used > arcs.circle.shape[1]).any()
-    return Trajectory(loss, outputs, features, gradients), jnp.where(full, jnp.inf, error), full
+    # More arcs than there is space for: nothing is known.
+    of_half = jnp.where((used > arcs.circle.shape[1]).any(), jnp.inf, of_half)
+    return solution_of(Trajectory(loss, outputs, features, gradients), of_half, targets)
+
+
+def _initial(turned: Float[Array, "inputs rank"], points: Array, circle: Int[Array, " arcs"]) -> tuple[Array, Array]:
+    """The waves of h and z on each arc's half circle: h along the axis and the direction, z along the direction."""
+    direction = points[:, circle]
+    along_axis = jnp.broadcast_to(turned[:, :1], (len(turned), len(circle)))
+    z = direction[-1]
+    return jnp.stack([along_axis, turned[:, 1:] @ direction[:-1]]), jnp.stack([jnp.zeros_like(z), z])
+
+
+def _quarters(turned: Float[Array, "inputs rank"], points: Array, space: int) -> Arcs:
+    """Each half circle as two arcs: an arc shorter than pi has at most one zero of each h."""
+    number = jnp.arange(points.shape[1] * space)
+    ends = jnp.array([[1, 0, -1, -1], [0, 1, 0, 0]], turned.dtype)
+    left = jnp.where(number < 2 * points.shape[1], number % 2, 2)
+    circle = jnp.minimum(number // 2, points.shape[1] - 1)
+    return Arcs(circle, ends[:, left], ends[:, left + 1], *_initial(turned, points, circle))
 
 
 def _at(points: Float[Array, "2 *ones arcs"], wave: Wave) -> Float[Array, "*fields arcs"]:

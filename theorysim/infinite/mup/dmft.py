@@ -16,7 +16,7 @@ point to iterate: forward through the layers, backward, next time.
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,8 +27,10 @@ from jaxtyping import Array, Bool, Float
 from scipy.stats import qmc
 
 from theorysim.checks import require_float64
-from theorysim.infinite.mup.trajectory import Estimate, Trajectory, check, covariance_root
+from theorysim.infinite.activation import Activation, as_activation
+from theorysim.infinite.mup.solution import Solution, check, covariance_root
 from theorysim.quadrature import derivative
+from theorysim.trajectory import Trajectory
 from theorysim.typing import Scalar, ScalarLike, as_floats
 
 Fields = Float[Array, "pairs samples"]
@@ -78,7 +80,7 @@ class Noise(NamedTuple):
 
 
 def dmft(
-    activation: Callable[[Array], Array],
+    activation: Activation | Callable[[Array], Array],
     inputs: Float[Array, "inputs dim"],
     targets: Float[Array, " inputs"],
     *,
@@ -90,11 +92,11 @@ def dmft(
     samples: int = 1024,
     batches: int = 8,
     mesh: Mesh | None = None,
-) -> Estimate:
+) -> Solution:
     """Gradient descent on a network with `depth` hidden layers of infinite width, exact at any learning rate.
 
-    `batches` independent systems of `samples` neurons a layer are solved one after another, and averaged; the standard
-    error comes from their spread (and is NaN for one). Neurons come in pairs with opposite r, so that f(0) = 0
+    `batches` independent systems of `samples` neurons per layer are solved one after another, and averaged; the
+    standard error comes from their spread (and is NaN for one). Neurons come in pairs with opposite r, so that f(0) = 0
     exactly, and their sources at the first times are Sobol's points: best where `samples` is a power of 2. The bias
     of a system is O(1 / samples), below its error where `samples` is well above steps times inputs. Under `vmap` over
     `gamma0` or `learning_rate`, a common `key` is common noise: differences along a curve are far more precise than
@@ -105,10 +107,20 @@ def dmft(
 
     `activation` is elementwise and smooth (two derivatives are taken); it is a static argument.
 
+    ```python
+    from theorysim.infinite import mup, tanh
+
+    mesh = jax.make_mesh((len(jax.devices()),), ("neurons",))
+    problem = {"depth": 2, "gamma0": 1.0, "learning_rate": 0.3, "steps": 2, "key": jax.random.key(0)}
+    limit = mup.dmft(tanh, jnp.eye(2), jnp.array([1.0, -1.0]), **problem, samples=128, mesh=mesh)
+    print(limit.value.loss, limit.error.loss)
+    ```
+
     **Raises:** `ValueError` for shapes that do not match, values that are not finite, `gamma0` or `learning_rate` <= 0,
     counts below 1, `samples` that do not divide into pairs, and for less than float64 at depth > 1, where covariances
     are singular to 1e-10.
     """
+    activation = as_activation(activation)
     inputs, targets, gamma0, learning_rate = as_floats(inputs, targets, gamma0, learning_rate)
     check(inputs, targets, gamma0, learning_rate, depth=depth, steps=steps, samples=samples, batches=batches)
     shards = 1 if mesh is None else mesh.size
@@ -134,14 +146,15 @@ def _solve(
     samples: int,
     batches: int,
     mesh: Mesh | None,
-) -> Estimate:
+) -> Solution:
     def system(key):
         noise = _draw(key, inputs, depth, steps, samples, mesh)
         return _descend(activation, inputs, targets, gamma0, learning_rate, noise, steps, mesh)
 
     runs = jax.lax.map(system, jax.random.split(key, batches))
     error = jax.tree.map(lambda run: run.std(0, ddof=1) / jnp.sqrt(batches), runs)
-    return Estimate(jax.tree.map(lambda run: run.mean(0), runs), error)
+    value = jax.tree.map(lambda run: run.mean(0), runs)
+    return Solution(value, error, jnp.isfinite(value.loss).all())
 
 
 def _over_samples(fields: Array, mesh: Mesh | None) -> Array:
@@ -190,6 +203,27 @@ def normals(key: Array, quasi: Bool[np.ndarray, " dims"], count: int) -> Float[A
     return ndtri(jnp.clip(uniform.at[quasi].set(shifted), smallest, 1 - smallest))
 
 
+class Now(NamedTuple):
+    """The time t: its first pair, c (y - f) at earlier times (0 later), and unit vectors of its own pairs."""
+
+    row: Array
+    pull: Float[Array, " pairs"]
+    itself: Float[Array, "inputs pairs"]
+
+    @property
+    def nothing(self) -> Float[Array, "inputs pairs"]:
+        """No response."""
+        return jnp.zeros_like(self.itself)
+
+    def put(self, history: Array, rows: Array) -> Array:
+        """The history with the rows of this time."""
+        return jax.lax.dynamic_update_slice_in_dim(history, rows, self.row, 0)
+
+    def take(self, history: Array) -> Array:
+        """The rows of this time."""
+        return jax.lax.dynamic_slice_in_dim(history, self.row, len(self.itself), 0)
+
+
 def _descend(
     activation: Callable[[Array], Array],
     inputs: Float[Array, "inputs dim"],
@@ -200,110 +234,120 @@ def _descend(
     steps: int,
     mesh: Mesh | None,
 ) -> Trajectory:
-    count, times, depth, samples = inputs.shape[0], steps + 1, len(noise), noise[0].u.shape[1]
+    count, times = inputs.shape[0], steps + 1
     pairs = times * count
     data = inputs @ inputs.T / inputs.shape[1]
     rate = learning_rate * gamma0 / count
-    slope = derivative(activation)
-    curvature = derivative(slope)
 
-    def empty(layer):
-        kernel = jnp.zeros((pairs, pairs), inputs.dtype)
-        fields = _over_samples(jnp.zeros((pairs, samples), inputs.dtype), mesh)
-        derivatives = _over_samples(jnp.zeros((pairs, pairs, samples), inputs.dtype), mesh)
-        moving = ["u"] * (layer > 0) + ["r"] * (layer < depth - 1)
-        return Layer(
-            phi=fields,
-            g=fields,
-            features=kernel,
-            gradients=kernel,
-            factors=dict.fromkeys(moving, kernel),
-            by=dict.fromkeys(moving, Derivatives(derivatives, derivatives)),
-        )
-
-    def step(carry, t):
-        layers, pull = carry  # pull = rate * error at earlier times, 0 later
-        row = t * count
+    def step(carry: Any, t: Array) -> Any:
+        layers, pull = carry
         nothing = jnp.zeros((count, pairs), inputs.dtype)
-        itself = jax.lax.dynamic_update_slice_in_dim(nothing, jnp.eye(count, dtype=inputs.dtype), row, 1)
+        itself = jax.lax.dynamic_update_slice_in_dim(nothing, jnp.eye(count, dtype=inputs.dtype), t * count, 1)
+        now = Now(t * count, pull, itself)
+        layers, overlap = _pass(activation, list(layers), noise, data, now)
+        outputs = overlap / gamma0
+        return (layers, jax.lax.dynamic_update_slice(pull, rate * (targets - outputs), (now.row,))), outputs
 
-        def put(history, rows):
-            return jax.lax.dynamic_update_slice_in_dim(history, rows, row, 0)
-
-        def draw(layer, name, noise, covariance):
-            """The source at this time, given itself at earlier ones."""
-            if name not in layer.factors:
-                return layer, noise
-            factor = extend(layer.factors[name], covariance, row)
-            now = jax.lax.dynamic_slice_in_dim(factor, row, count, 0)
-            return layer._replace(factors={**layer.factors, name: factor}), now @ noise
-
-        def summed(gain, derivatives):
-            """Sum over pairs, for each sample."""
-            return jnp.tensordot(gain, derivatives, 1)
-
-        def response(derivatives, name):
-            return derivatives[name].mean(-1) if name in derivatives else nothing
-
-        def forward(layer, noise, features, a):
-            layer, u = draw(layer, "u", noise.u, features)
-            gain = a + pull[None, :] * features
-            h = u + gain @ layer.g
-            phi, first, second = activation(h), slope(h), curvature(h)
-            of_itself = {"u": itself, "r": nothing}
-            d_h = {name: of_itself[name][:, :, None] + summed(gain, by.g) for name, by in layer.by.items()}
-            d_phi = {name: first[:, None, :] * d for name, d in d_h.items()}
-            history = put(layer.phi, phi)
-            features = phi @ history.T / samples
-            layer = layer._replace(
-                phi=history,
-                features=put(layer.features, features),
-                by={name: by._replace(phi=put(by.phi, d_phi[name])) for name, by in layer.by.items()},
-            )
-            return layer, Present(phi, first, second, d_h), features, response(d_phi, "r")
-
-        def backward(layer, noise, present, gradients, b):
-            phi, first, second, d_h = present
-            layer, r = draw(layer, "r", noise.r, gradients)
-            gain = b + pull[None, :] * gradients
-            z = r + gain @ layer.phi
-            g = first * z
-            of_itself = {"u": nothing, "r": itself}
-            d_z = {name: of_itself[name][:, :, None] + summed(gain, by.phi) for name, by in layer.by.items()}
-            d_g = {name: (second * z)[:, None, :] * d_h[name] + first[:, None, :] * d for name, d in d_z.items()}
-            history = put(layer.g, g)
-            gradients = g @ history.T / samples
-            layer = layer._replace(
-                g=history,
-                gradients=put(layer.gradients, gradients),
-                by={name: by._replace(g=put(by.g, d_g[name])) for name, by in layer.by.items()},
-            )
-            return layer, (z * phi).mean(-1), gradients, response(d_g, "u")
-
-        layers, presents = list(layers), []
-        features, a = jnp.tile(data, times), nothing
-        for i in range(depth):
-            layers[i], present, features, a = forward(layers[i], noise[i], features, a)
-            presents.append(present)
-        gradients, b, overlaps = jnp.ones_like(nothing), nothing, []
-        for i in reversed(range(depth)):
-            layers[i], overlap, gradients, b = backward(layers[i], noise[i], presents[i], gradients, b)
-            overlaps.append(overlap)
-        outputs = overlaps[0] / gamma0
-        pull = jax.lax.dynamic_update_slice(pull, rate * (targets - outputs), (row,))
-        return (layers, pull), outputs
-
-    start = ([empty(layer) for layer in range(depth)], jnp.zeros(pairs, inputs.dtype))
-    (layers, _), outputs = jax.lax.scan(step, start, jnp.arange(times))
+    start = [_empty(layer, noise, pairs, mesh) for layer in range(len(noise))]
+    (layers, _), outputs = jax.lax.scan(step, (start, jnp.zeros(pairs, inputs.dtype)), jnp.arange(times))
     loss = jnp.square(targets[None, :] - outputs).mean(1) / 2
 
-    def whole(name):
+    def whole(name: str) -> Float[Array, "depth times inputs times inputs"]:
         """Kernels, from rows that end at their own time."""
         lower, past = jnp.stack([getattr(layer, name) for layer in layers]), jnp.tri(pairs, dtype=bool)
         kernels = jnp.where(past[None], lower, lower.swapaxes(1, 2))
-        return kernels.reshape(depth, times, count, times, count)
+        return kernels.reshape(len(noise), times, count, times, count)
 
     return Trajectory(loss, outputs, whole("features"), whole("gradients"))
+
+
+def _empty(layer: int, noise: list[Noise], pairs: int, mesh: Mesh | None) -> Layer:
+    dtype, samples = noise[0].u.dtype, noise[0].u.shape[1]
+    kernel = jnp.zeros((pairs, pairs), dtype)
+    fields = _over_samples(jnp.zeros((pairs, samples), dtype), mesh)
+    derivatives = _over_samples(jnp.zeros((pairs, pairs, samples), dtype), mesh)
+    moving = ["u"] * (layer > 0) + ["r"] * (layer < len(noise) - 1)
+    return Layer(
+        phi=fields,
+        g=fields,
+        features=kernel,
+        gradients=kernel,
+        factors=dict.fromkeys(moving, kernel),
+        by=dict.fromkeys(moving, Derivatives(derivatives, derivatives)),
+    )
+
+
+def _pass(
+    activation: Callable[[Array], Array], layers: list[Layer], noise: list[Noise], data: Array, now: Now
+) -> tuple[list[Layer], Float[Array, " inputs"]]:
+    """All layers at one time: Phi and A come from below, G and B from above; and <z phi(h)> in the last layer."""
+    presents = []
+    features, a = jnp.tile(data, now.itself.shape[1] // len(data)), now.nothing
+    for i, layer in enumerate(layers):
+        layers[i], present, features, a = _forward(activation, layer, noise[i], features, a, now)
+        presents.append(present)
+    gradients, b, overlaps = jnp.ones_like(now.itself), now.nothing, []
+    for i in reversed(range(len(layers))):
+        layers[i], overlap, gradients, b = _backward(layers[i], noise[i], presents[i], gradients, b, now)
+        overlaps.append(overlap)
+    return layers, overlaps[0]
+
+
+def _forward(
+    activation: Callable[[Array], Array], layer: Layer, noise: Noise, features: Array, a: Array, now: Now
+) -> tuple[Layer, Present, Array, Array]:
+    """h = u + (A + c Delta Phi) g; with its rows and d h, Phi of this layer, and A for the next."""
+    slope = derivative(activation)
+    layer, u = _source(layer, "u", noise.u, features, now)
+    gain = a + now.pull[None, :] * features
+    h = u + gain @ layer.g
+    phi, first, second = activation(h), slope(h), derivative(slope)(h)
+    of_itself = {"u": now.itself, "r": now.nothing}
+    d_h = {name: of_itself[name][:, :, None] + jnp.tensordot(gain, by.g, 1) for name, by in layer.by.items()}
+    d_phi = {name: first[:, None, :] * d for name, d in d_h.items()}
+    history = now.put(layer.phi, phi)
+    features = phi @ history.T / phi.shape[1]
+    layer = layer._replace(
+        phi=history,
+        features=now.put(layer.features, features),
+        by={name: by._replace(phi=now.put(by.phi, d_phi[name])) for name, by in layer.by.items()},
+    )
+    return layer, Present(phi, first, second, d_h), features, _response(d_phi, "r", now)
+
+
+def _backward(
+    layer: Layer, noise: Noise, present: Present, gradients: Array, b: Array, now: Now
+) -> tuple[Layer, Array, Array, Array]:
+    """z = r + (B + c Delta G) phi(h), g = phi'(h) z; with d z, G of this layer, and B for the one below."""
+    phi, first, second, d_h = present
+    layer, r = _source(layer, "r", noise.r, gradients, now)
+    gain = b + now.pull[None, :] * gradients
+    z = r + gain @ layer.phi
+    g = first * z
+    of_itself = {"u": now.nothing, "r": now.itself}
+    d_z = {name: of_itself[name][:, :, None] + jnp.tensordot(gain, by.phi, 1) for name, by in layer.by.items()}
+    d_g = {name: (second * z)[:, None, :] * d_h[name] + first[:, None, :] * d for name, d in d_z.items()}
+    history = now.put(layer.g, g)
+    gradients = g @ history.T / g.shape[1]
+    layer = layer._replace(
+        g=history,
+        gradients=now.put(layer.gradients, gradients),
+        by={name: by._replace(g=now.put(by.g, d_g[name])) for name, by in layer.by.items()},
+    )
+    return layer, (z * phi).mean(-1), gradients, _response(d_g, "u", now)
+
+
+def _source(layer: Layer, name: str, noise: Array, covariance: Array, now: Now) -> tuple[Layer, Array]:
+    """A source at this time, given itself at earlier ones; one that stands still is its noise."""
+    if name not in layer.factors:
+        return layer, noise
+    factor = extend(layer.factors[name], covariance, now.row)
+    return layer._replace(factors={**layer.factors, name: factor}), now.take(factor) @ noise
+
+
+def _response(derivatives: dict[str, Array], name: str, now: Now) -> Float[Array, "inputs pairs"]:
+    """The mean over neurons of derivatives by a source; 0 by one that stands still."""
+    return derivatives[name].mean(-1) if name in derivatives else now.nothing
 
 
 def extend(factor: Kernel, rows: Float[Array, "new pairs"], start: Array) -> Kernel:

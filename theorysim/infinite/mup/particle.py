@@ -28,9 +28,11 @@ from scipy.special import ndtri
 from scipy.stats import qmc
 
 from theorysim.checks import is_traced
+from theorysim.infinite.activation import Activation, as_activation
 from theorysim.infinite.mup import cone
-from theorysim.infinite.mup.trajectory import Trajectory, check, covariance_root, total
+from theorysim.infinite.mup.solution import Solution, check, covariance_root, solution_of, total
 from theorysim.quadrature import derivative
+from theorysim.trajectory import Trajectory
 from theorysim.typing import Scalar, ScalarLike, as_floats
 
 
@@ -56,18 +58,6 @@ SOBOL_POINTS = 2**17
 CHUNK = 2**13  # particles at once: their histories stay in the cache
 
 
-class Quadrature(NamedTuple):
-    """A trajectory, and what every second point makes of its outputs less what all of them make.
-
-    `error` is the largest over the inputs, at each time. It is an estimate, not a bound: it does not see the Gaussian
-    beyond the lattice, nor what both rules miss. The outputs' error was mostly below it, and at most 30 times it. It is
-    0 for half circles at rank 1, which are exact, and infinite where their arcs found no space.
-    """
-
-    trajectory: Trajectory
-    error: Float[Array, " times"]
-
-
 class Particles(NamedTuple):
     """Neurons in chunks; h is over inputs."""
 
@@ -89,7 +79,7 @@ Host = tuple[Float[np.ndarray, "chunks directions chunk"], Float[np.ndarray, "ch
 
 
 def particles(
-    activation: Callable[[Array], Array],
+    activation: Activation | Callable[[Array], Array],
     inputs: Float[Array, "inputs dim"],
     targets: Float[Array, " inputs"],
     *,
@@ -97,7 +87,7 @@ def particles(
     learning_rate: ScalarLike,
     steps: int,
     points: int | None = None,
-) -> Quadrature:
+) -> Solution:
     """Gradient descent on a network with one hidden layer of infinite width, exact at any learning rate.
 
     The initial law has min(inputs, dim) directions, and that of z. Up to six and one a lattice carries it; for tanh,
@@ -129,24 +119,35 @@ def particles(
     and fall like 1 / points^2 at rank 2, 1 / points at 3, not steadily at 4 (the larger errors there are for inputs in
     general position, the smaller ones for inputs in a plane). At rank 1 `error` is 0: nothing is left but rounding.
 
-    Each half circle has space for 32 arcs to a step and an input, or for 8 under a trace (`jit`, or `vmap` over
-    gamma0), where it cannot grow; up to some 25 steps no run asked for more than 8. Where more were needed, `error` is
-    infinite: call outside of the trace, or take fewer steps.
+    `error` compares all points with every second one, for outputs and loss. It was mostly above the true error, and at
+    least a thirtieth of it.
+
+    A half circle holds at most 32 arcs per step and input; under a trace (`jit`, or `vmap` over gamma0), where the
+    number cannot grow, 8. Up to some 25 steps, no run needed more than 8. Where more are needed `error` is infinite and
+    `converged` false: call outside of the trace, or take fewer steps.
 
     **Arguments:**
 
-    - `activation`: elementwise and smooth, or linear on both sides of 0; a static argument, so pass the same function
-      to compile once.
+    - `activation`: smooth, or linear on both sides of 0 where its `slopes` say so ([`piecewise_linear`]); a static
+      argument, so pass the same function to compile once.
     - `points`: of the initial law, about, or half circles; by default as above.
+
+    ```python
+    from theorysim.infinite import mup, relu
+
+    problem = {"gamma0": 1.0, "learning_rate": 0.3, "steps": 4}
+    exact = mup.particles(relu, jnp.array([[1.0]]), jnp.array([1.0]), **problem)
+    assert exact.converged and exact.error.loss.max() == 0
+    ```
 
     **Raises:** `ValueError` for shapes that do not match, `gamma0` or `learning_rate` <= 0, `steps` < 1.
     """
+    activation = as_activation(activation)
     inputs, targets, gamma0, learning_rate = as_floats(inputs, targets, gamma0, learning_rate)
     check(inputs, targets, gamma0, learning_rate, steps=steps)
     rank = min(inputs.shape)
-    slopes = _slopes(activation)
-    if slopes is not None and rank in cone.HALF_CIRCLES:
-        return Quadrature(*cone.solve(slopes, inputs, targets, gamma0, learning_rate, steps, points))
+    if activation.slopes is not None and rank in cone.HALF_CIRCLES:
+        return cone.solve(activation.slopes, inputs, targets, gamma0, learning_rate, steps, points)
     law = lattice(rank, points, inputs, odd=_is_odd(activation)) if rank in LATTICES else sobol(rank, points)
     law = Law(*[jnp.asarray(a, inputs.dtype) for a in law])
     return _solve(activation, inputs, targets, gamma0, learning_rate, law, steps)
@@ -161,7 +162,7 @@ def _solve(
     learning_rate: Scalar,
     law: Law,
     steps: int,
-) -> Quadrature:
+) -> Solution:
     count = len(inputs)
     root = covariance_root(inputs)
     start = Particles(jnp.einsum("ar,crn->can", root, law.points[:, :-1]), law.points[:, -1])
@@ -203,7 +204,7 @@ def _solve(
     times = steps + 1
     features, gradients = (k.reshape(1, times, count, times, count) for k in total(kernels, start, law.weights)[0])
     loss = jnp.square(targets[None, :] - outputs).mean(1) / 2
-    return Quadrature(Trajectory(loss, outputs, features, gradients), jnp.abs(of_half - outputs).max(1))
+    return solution_of(Trajectory(loss, outputs, features, gradients), of_half, targets)
 
 
 def lattice(rank: int, points: int | None, inputs: Float[Array, "inputs dim"], *, odd: bool) -> Host:
@@ -276,16 +277,3 @@ def _is_odd(activation: Callable[[Array], Array]) -> bool:
         values, mirrored = activation(x), activation(-x)
         odd = (jnp.abs(values + mirrored) <= 4 * jnp.finfo(x.dtype).eps * jnp.abs(values)).all()
     return not is_traced(odd) and bool(odd)
-
-
-def _slopes(activation: Callable[[Array], Array]) -> tuple[float, float] | None:
-    """(left, right), of an activation that is linear on both sides of 0 with a kink between."""
-    with jax.ensure_compile_time_eval():
-        x = jnp.asarray(np.r_[1.0, np.geomspace(1e-6, 1e6, 97)])
-        slopes = jnp.stack([activation(-x) / -x, activation(x) / x])
-    if is_traced(slopes):
-        return None
-    slopes, rounding = np.asarray(slopes), 4 * jnp.finfo(x.dtype).eps
-    left, right = map(float, slopes[:, 0])
-    linear = (np.abs(slopes - slopes[:, :1]) <= rounding * np.abs(slopes[:, :1])).all()
-    return (left, right) if linear and left != right else None

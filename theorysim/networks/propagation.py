@@ -19,9 +19,9 @@ class Moments(NamedTuple):
 
 def propagate(
     activation: Callable[[Array], Array],
+    *,
     weight_var: ScalarLike,
     bias_var: ScalarLike,
-    *,
     key: Array,
     width: int,
     depth: int,

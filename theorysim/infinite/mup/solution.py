@@ -1,33 +1,37 @@
-"""What training in the feature-learning limit yields, and what it asks of its arguments."""
+"""What a solver of the feature-learning limit yields, and what it asks of its arguments."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
-from theorysim.checks import require_finite, require_positive
+from theorysim.checks import require_count, require_finite, require_positive
+from theorysim.trajectory import Trajectory
 
 
-class Trajectory(NamedTuple):
-    """Training at times 0, ..., `steps`: outputs f, loss mean (y - f)^2 / 2, and the kernels of each hidden layer.
+class Solution(NamedTuple):
+    """A limit, and how far it can be trusted.
 
-    `features` is Phi^l(t, a; s, b) = <phi(h^l_a(t)) phi(h^l_b(s))>, and `gradients` G^l the same of
-    g^l = gamma0 N df/dh^l: averages over the neurons of layer l, for inputs a, b and times t, s.
+    `error` is of each number of `value`: 0 where only rounding is left, a standard error where neurons are sampled, an
+    estimate where integrals are sums over points, NaN where there is none. `converged` is false where it is infinite.
     """
 
-    loss: Float[Array, " times"]
-    outputs: Float[Array, "times inputs"]
-    features: Float[Array, "depth times inputs times inputs"]
-    gradients: Float[Array, "depth times inputs times inputs"]
+    value: Trajectory
+    error: Trajectory
+    converged: Bool[Array, ""]
 
 
-class Estimate(NamedTuple):
-    """A trajectory known by Monte Carlo, and the standard error of each of its numbers."""
+def solution_of(value: Trajectory, of_half: Float[Array, "times inputs"], targets: Float[Array, " inputs"]) -> Solution:
+    """A trajectory by a rule of points, whose error is estimated from the outputs that every second point gives.
 
-    mean: Trajectory
-    standard_error: Trajectory
+    An estimate, not a bound: it does not see what both rules miss. Kernels have none.
+    """
+    loss = jnp.square(targets[None, :] - of_half).mean(1) / 2
+    unknown = (jnp.full_like(kernel, jnp.nan) for kernel in (value.features, value.gradients))
+    error = Trajectory(jnp.abs(loss - value.loss), jnp.abs(of_half - value.outputs), *unknown)
+    return Solution(value, error, jnp.isfinite(error.outputs).all())
 
 
 def check(inputs: Any, targets: Any, gamma0: Any, learning_rate: Any, **counts: int) -> None:
@@ -38,9 +42,7 @@ def check(inputs: Any, targets: Any, gamma0: Any, learning_rate: Any, **counts: 
         )
     require_finite(inputs=inputs, targets=targets)
     require_positive(gamma0=gamma0, learning_rate=learning_rate)
-    for name, count in counts.items():
-        if count < 1:
-            raise ValueError(f"{name}={count}: give a whole number >= 1")
+    require_count(**counts)
 
 
 def covariance_root(inputs: Float[Array, "inputs dim"]) -> Float[Array, "inputs rank"]:

@@ -1,53 +1,14 @@
-"""Training under any learning-rate schedule, and a teacher whose loss falls as powers of width and data."""
+"""A teacher whose loss falls as powers of width and data."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from theorysim.checks import is_traced, require_nonnegative, require_positive
-from theorysim.networks.train import Params
 from theorysim.typing import Scalar, ScalarLike
-
-
-def learning_curve(
-    loss: Callable[[Params, Int[Array, ""]], Float[Array, ""]],
-    params: Params,
-    rates: Float[Array, " length"],
-    steps: Int[np.ndarray, " times"],
-    *,
-    observe: Callable[[Params], Any],
-    direction: optax.GradientTransformation | None = None,
-) -> Any:
-    """Train with one learning rate a step: what `observe` sees of the parameters after each number of `steps`.
-
-    `loss` takes the parameters and the number of the step, 0, 1, ..., which says which batch it is of. A step goes
-    -rate times the `direction` that the gradient is turned into: the gradient itself (SGD) unless given;
-    `optax.scale_by_adam()` makes it Adam, chained with `optax.add_decayed_weights` AdamW. `steps` increase, from 0 on.
-    For `jax.vmap` over anything that `params`, `rates` and `loss` hold.
-    """
-    steps = np.asarray(steps)
-    if not len(steps) or (np.diff(steps, prepend=0) < 0).any() or steps[-1] > len(rates):
-        raise ValueError(f"steps={steps}: give increasing numbers from 0 to the schedule's length, {len(rates)}")
-    if not is_traced(rates):
-        require_nonnegative(rates=rates)
-    direction = optax.identity() if direction is None else direction
-
-    def step(i: Any, state: Any) -> Any:
-        params, memory = state
-        updates, memory = direction.update(jax.grad(loss)(params, i), memory, params)
-        return jax.tree.map(lambda old, update: old - rates[i].astype(old.dtype) * update, params, updates), memory
-
-    def until(state: Any, between: Array) -> Any:
-        state = jax.lax.fori_loop(between[0], between[1], step, state)
-        return state, observe(state[0])
-
-    ends = jnp.stack([jnp.asarray(np.append(0, steps[:-1])), jnp.asarray(steps)], 1)
-    return jax.lax.scan(until, (params, direction.init(params)), ends)[1]
 
 
 class PowerLawTeacher(NamedTuple):
@@ -84,7 +45,10 @@ class PowerLawTeacher(NamedTuple):
 def power_law_teacher(
     inputs: int, *, spectrum: ScalarLike, target: ScalarLike, noise_var: ScalarLike = 0.0
 ) -> PowerLawTeacher:
-    """A [`PowerLawTeacher`] of the two exponents, in single precision, as networks are trained in."""
+    """A [`PowerLawTeacher`] of the two exponents, in single precision, as networks are trained in.
+
+    **Raises:** `ValueError` for `spectrum` <= 0, `target` <= 1, and a negative `noise_var`.
+    """
     require_positive(inputs=inputs, spectrum=spectrum)
     require_nonnegative(noise_var=noise_var)
     if not is_traced(target) and not np.asarray(target) > 1:
