@@ -13,7 +13,8 @@ parametrisation they hardly move, in the integrable one they collapse, and under
 #
 # How far apart the features of the inputs are is the least eigenvalue of their Gram matrix
 # $G_{ij} = \phi(h_i) \cdot \phi(h_j) / n$. At initialisation in infinite width it is that of the NNGP kernel, for all
-# but IP.
+# but IP, where it falls like $n^{-2}$: training adds a few directions, and leaves the others. The matrix is that of
+# four images, far fewer than any network has neurons.
 
 # %%
 from typing import NamedTuple
@@ -24,7 +25,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 import xarray as xr
-from sklearn.datasets import load_digits
 
 import theorysim as ts
 
@@ -33,34 +33,19 @@ SOURCES = ("arXiv:2503.09565", "arXiv:2011.14522", "arXiv:2110.15596")
 
 
 class Preset(NamedTuple):
-    """Widths of the networks, each twice the one before, and how many of each."""
+    """Widths of the networks, and how many of each."""
 
     widths: tuple[int, ...]
     repeats: int
 
 
 PRESETS = {
-    "smoke": Preset((64, 128, 256), repeats=8),
-    "laptop": Preset((64, 128, 256, 512), repeats=16),
+    "smoke": Preset((64, 256), repeats=24),
+    "laptop": Preset((64, 128, 256, 512), repeats=40),
     "paper": Preset((64, 128, 256, 512, 1024, 2048), repeats=64),
 }
-DEPTH, IMAGES, STEPS, LEARNING_RATE = 3, 32, 20, 0.3
+DEPTH, IMAGES, COMPARED, STEPS, LEARNING_RATE = 3, 32, 4, 20, 0.3
 NAMES = ("SP", "NTP", "IP", "muP")
-
-
-class Digits(NamedTuple):
-    """Images of 8 x 8 pixels as unit vectors; the target is +1 for even digits, -1 for odd ones."""
-
-    images: jax.Array
-    targets: jax.Array
-
-
-def digits():
-    images, labels = load_digits(return_X_y=True)
-    images = (images - images.mean(0))[:IMAGES]
-    images /= np.linalg.norm(images, axis=1, keepdims=True)
-    targets = 1.0 - 2 * (labels[:IMAGES, None] % 2)
-    return Digits(jnp.asarray(images, "float32"), jnp.asarray(targets, "float32"))
 
 
 def parametrisations():
@@ -76,33 +61,34 @@ def parametrisations():
 
 # %%
 def simulate(preset):
-    data, four = digits(), parametrisations()
+    digits, four = ts.study.digits(IMAGES, scale="image"), parametrisations()
+    inputs = jnp.asarray(digits.images / 8)  # of norm 1
+    images, targets = inputs.astype("float32"), jnp.asarray(digits.parity[:, None], "float32")
 
     def theory(parametrisation):
         point = jax.tree.map(lambda leaf: leaf[parametrisation], four)
-        inner = ts.infinite.abc.invariants(point).initial[1:-1]
-        # Signals that vanish on their way down to the first layer, n^(1/2 - a - b) a layer; 0 but for IP.
-        lost = (inner - 0.5).sum()
-        return {"exponent": ts.infinite.abc.changes(point, first_step=True).hidden[0] + lost}
+        change = -ts.infinite.abc.changes(point, first_step=True).hidden[0]
+        shrinking = 0.5 - ts.infinite.abc.invariants(point).initial[1:-1]
+        return {"change": change, "least": 2 * shrinking.sum()}
 
     def network(width, key):
         def trained(point):
             network = ts.networks.abc.abc_network(point, width=width, activation=ts.infinite.erf)
 
             def observe(params):
-                return network.apply(params, data.images, method="preactivations")
+                return network.apply(params, images, method="preactivations")
 
-            def loss(params):
-                return jnp.square(observe(params)[-1] - data.targets).mean() / 2
+            def loss(params, _):
+                return jnp.square(observe(params)[-1] - targets).mean() / 2
 
             rate = (LEARNING_RATE * width**-point.c).astype("float32")
-            params = network.init(key, data.images)
+            params = network.init(key, images)
             first, *_, last, output = ts.networks.train(loss, params, optax.sgd(rate), jnp.array([0, STEPS]), observe)
-            features = ts.infinite.erf(last).astype(float)
+            features = ts.infinite.erf(last[:, :COMPARED]).astype(float)
             return {
                 "change": jnp.linalg.norm(first[1] - first[0]) / jnp.linalg.norm(first[0]),
-                "gram": features @ features.mT / width,
-                "loss": jnp.square(output - data.targets).mean((1, 2)) / 2,
+                "least": jnp.linalg.eigvalsh(features @ features.mT / width)[:, 0],
+                "loss": jnp.square(output - targets).mean((1, 2)) / 2,
             }
 
         return jax.vmap(trained)(four)  # all from the same draw
@@ -115,76 +101,47 @@ def simulate(preset):
         repeats=preset.repeats,
         dims={
             "change": ["parametrisation"],
-            "gram": ["parametrisation", "step", "image", "other"],
+            "least": ["parametrisation", "step"],
             "loss": ["parametrisation", "step"],
         },
         coords={"step": [0, STEPS]},
     )
     names = {"parametrisation": list(NAMES)}
+    network_at_start = {"depth": DEPTH, "weight_var": jnp.array([64.0, 1, 1, 1]), "bias_var": 0.0}
+    kernel = ts.infinite.fully_connected(ts.infinite.erf, inputs[:COMPARED], **network_at_start).nngp
     return xr.DataTree.from_dict(
         {
-            "theory": exponents.assign_coords(names).assign(kernel=(("image", "other"), kernel(data.images))),
+            "theory": exponents.assign_coords(names).assign(nngp=jnp.linalg.eigvalsh(kernel)[0]),
             "simulation": networks.assign_coords(names),
         }
     )
 
 
-@jax.jit
-def kernel(images):
-    """Covariance of the last features at initialisation, at infinite width."""
-    inputs = jnp.sqrt(images.shape[1]) * images.astype(float)
-    network = {"depth": DEPTH, "weight_var": 1.0, "bias_var": 0.0}
-    return ts.infinite.fully_connected(ts.infinite.erf, inputs, inputs, **network).nngp
-
-
 # %% [markdown]
 # ## What must agree
-#
-# Exponents are those of the widths but the smallest. Corrections of order $1 / n$ are about as large as the difference
-# that the smallest makes.
 
 
 # %%
 def claims(data):
+    theory, networks = data["theory"].to_dataset(), data["simulation"].to_dataset()
     for name in NAMES:
-        yield exponent_claim(
-            f"{name}: exponent of the first layer's change in the width",
-            -float(data["theory"]["exponent"].sel(parametrisation=name)),
-            data["simulation"]["change"].sel(parametrisation=name),
+        here = {"parametrisation": name}
+        yield ts.study.exponent_agrees(
+            f"{name}: movement",
+            f"{name}: exponent in the width of the first layer's relative change in {STEPS} steps",
+            0 + theory["change"].sel(here).item(),
+            networks["change"].sel(here),
         )
-    least = diversity(data)
-    late = least.sel(parametrisation="muP").isel(step=-1)
-    yield exponent_claim(
-        "muP: exponent of the least eigenvalue of the last features' Gram matrix, after over before training",
-        0,
-        late / least.sel(parametrisation="muP").isel(step=0),
-    )
-    mean, width = least.isel(width=-1, step=-1).mean("repeat"), int(least["width"][-1])
-    yield ts.study.Claim(
-        f"IP: least eigenvalue over that of muP, after training at width {width}",
-        predicted=0,
-        measured=float(mean.sel(parametrisation="IP") / mean.sel(parametrisation="muP")),
-        tolerance=1 / width,
-        why="1 / width: apart from a few learnt directions the last features are 1 / width, their Gram its square",
-    )
-
-
-def exponent_claim(sentence, predicted, samples):
-    widths, samples = samples["width"].values, samples.transpose("width", "repeat").values
-    every, large = ts.study.exponent(widths, samples), ts.study.exponent(widths[1:], samples[1:])
-    return ts.study.Claim(
-        sentence,
-        predicted=predicted,
-        measured=large.value,
-        tolerance=3 * large.standard_error + abs(large.value - every.value),
-        why="three standard errors over networks, and what the smallest width changes",
-    )
-
-
-def diversity(data):
-    """Least eigenvalue of the Gram matrix of the last features."""
-    gram = data["simulation"]["gram"]
-    return gram.isel(image=0, other=0, drop=True).copy(data=np.linalg.eigvalsh(gram.values)[..., 0])
+    start = networks["least"].sel(parametrisation="muP").isel(step=0)
+    for name in ("IP", "muP"):
+        here = {"parametrisation": name}
+        yield ts.study.exponent_agrees(
+            f"{name}: diversity",
+            f"{name}: exponent in the width of the least eigenvalue of the last features' Gram matrix after training, "
+            "relative to muP's before",
+            0 + theory["least"].sel(here).item(),
+            networks["least"].sel(here).isel(step=-1) / start,
+        )
 
 
 # %% [markdown]
@@ -193,34 +150,36 @@ def diversity(data):
 
 # %%
 def draw(data):
-    figure, (change, apart, loss) = plt.subplots(1, 3, figsize=ts.study.page(1, 3, 1.05))
-    simulation = data["simulation"].to_dataset()
-    width = simulation["width"].values
-    least = diversity(data)
+    figure, panels = plt.subplots(1, 3, figsize=ts.study.page(1, 3, 1.05))
+    theory, networks = data["theory"].to_dataset(), data["simulation"].to_dataset()
+    change, least, loss = panels
     for name, color, marker in zip(NAMES, ts.study.PALETTE, "osD^", strict=False):
-        style = {"fmt": marker, "color": color, "linewidth": 0.8}
         here = {"parametrisation": name}
-        mean, error = ts.study.mean_and_error(simulation["change"].sel(here))
-        power = float(data["theory"]["exponent"].sel(here))
-        change.plot(width, mean.values[-1] * (width / width[-1]) ** -power, color=color)
-        change.errorbar(width, mean, error, **style)
+        style = {"fmt": marker, "color": color, "linewidth": 0.8}
+        power_law(change, networks["change"].sel(here), theory["change"].sel(here), style)
+        power_law(least, networks["least"].sel(here).isel(step=-1), theory["least"].sel(here), style)
         style["fmt"] += "-"
-        mean, error = ts.study.mean_and_error(least.sel(here).isel(step=-1))
-        apart.errorbar(width, mean, error, **style)
-        mean, error = ts.study.mean_and_error(simulation["loss"].sel(here).isel(step=-1))
-        loss.errorbar(width, mean, error, label=name, **style)
-    kernel = data["theory"]["kernel"].values
-    apart.axhline(np.linalg.eigvalsh(kernel)[0], color="black", linewidth=0.8)
-    apart.annotate("NNGP", (width[0], np.linalg.eigvalsh(kernel)[0]), (0, -3), textcoords="offset points", va="top")
+        ts.study.points(loss, networks["loss"].sel(here).isel(step=-1), label=name, **style)
+    least.axhline(theory["nngp"], color="black", linewidth=0.8)
+    least.text(networks["width"][0], 1.3 * theory["nngp"], "NNGP")
     change.set(title="(a) movement of first layer", ylabel="relative change")
-    apart.set(title="(b) diversity of last layer", ylabel="least eigenvalue")
+    least.set(title="(b) diversity of last layer", ylabel="least eigenvalue")
     loss.set(title=f"(c) after {STEPS} steps", ylabel="loss")
-    for panel in (change, apart, loss):
-        panel.set(xlabel="width $n$", yscale="log")
-        panel.set_xscale("log", base=2)
-        panel.set_xticks(width, [f"{w}" for w in width])
+    for panel in panels:
+        panel.set_yscale("log")
+        ts.study.width_axis(panel, networks["width"].values, "width $n$")
+    least.set_ylim(top=0.5)
+    ts.study.plain_ticks(loss.yaxis, (0.03, 0.1, 0.3))
     figure.legend(*loss.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return {"feature_learning": figure}
+
+
+def power_law(panel, samples, power, style):
+    """Points, and theory's exponent through the last of them."""
+    width = samples["width"].values
+    last = samples.isel(width=-1).mean().item()
+    panel.plot(width, last * (width / width[-1]) ** power.item(), color=style["color"])
+    ts.study.points(panel, samples, **style)
 
 
 # %%

@@ -73,9 +73,9 @@ def simulate(preset):
         return {"kernel": jnp.stack([depth.koenigs(a, deficit) for a in ACTIVATIONS.values()])}
 
     def deep(distance):
-        deficit = distance**2 / 2
-        ntk = [[depth.deep(a, deficit, depth=layers).ntk for a in ACTIVATIONS.values()] for layers in DEPTHS]
-        return {"ntk": jnp.array(ntk)}
+        """Of the first activation, tangent kernels of finite depth."""
+        first, *_ = ACTIVATIONS.values()
+        return {"ntk": jnp.array([depth.deep(first, distance**2 / 2, depth=layers).ntk for layers in DEPTHS])}
 
     def bayes(batch, key):  # noqa: ARG001 (the batch is the key)
         p = eta(sphere(key, 2**15))
@@ -114,8 +114,8 @@ def simulate(preset):
             "deep": ts.sweep(
                 deep,
                 ts.Grid(distance=DISTANCES[::6]),
-                dims={"ntk": ["layers", "activation"]},
-                coords={"activation": list(ACTIVATIONS), "layers": np.array(DEPTHS)},
+                dims={"ntk": ["layers"]},
+                coords={"layers": np.array(DEPTHS)},
             ),
             "simulation": ts.sweep(
                 classifiers,
@@ -135,55 +135,55 @@ def simulate(preset):
 
 # %%
 def claims(data):
-    lines, deep = data["theory"]["kernel"], data["deep"]["ntk"]
-    for name, activation in ACTIVATIONS.items():
-        near = lines.sel(activation=name).isel(distance=slice(0, 2))
-        limit = ts.infinite.depth.limit(activation)
-        yield ts.study.Claim(
-            f"{name}: exponent of the kernel at the least distance",
-            predicted=limit.alpha,
-            measured=float(-np.diff(np.log(near.values))[0] / np.diff(np.log(near["distance"].values))[0]),
-            tolerance=limit.alpha * float(near["distance"][-1]),
-            why="the power law is that of small distances, up to a relative order of the distance",
-        )
-        far = deep.sel(activation=name).isel(distance=-1)
-        here = float(lines.sel(activation=name).isel(distance=-1))
-        first, second = (float(far.sel(layers=layers)) * (layers + 1) for layers in DEPTHS[1:])
-        yield ts.study.Claim(
-            f"{name}: growth of the tangent kernel from layer {DEPTHS[1]} to {DEPTHS[2]}, a layer",
-            predicted=here,
-            measured=(second - first) / (DEPTHS[2] - DEPTHS[1]),
-            tolerance=here * max(limit.slope ** (2 * DEPTHS[1]) * DEPTHS[2], 1e-9),
-            why="corrections fall like a_1^(2 depth), to rounding",
-        )
-    errors, rates = data["simulation"], data["rates"]
-    for rule in ("nearest", "majority"):
-        mean, error = ts.study.mean_and_error(errors[rule].isel(size=-1))
-        limit, limit_error = ts.study.mean_and_error(rates[rule])
-        size = int(errors["size"][-1])
-        yield ts.study.Claim(
-            f"error of the {rule} rule, {size} inputs",
-            predicted=float(limit),
-            measured=float(mean),
-            tolerance=3 * float(np.hypot(error, limit_error)) + (1 / size if rule == "nearest" else 0),
-            why="three standard errors over data sets, and for neighbours at a squared distance of 1 / size",
-        )
-    excess = errors["singular"].sel(alpha=float(DIMENSION)) - errors["bayes"]
-    fall = excess.isel(size=0) - excess.isel(size=-1)
-    yield ts.study.Claim(
-        "alpha = dimension: is the excess over the least error smaller with more data?",
-        predicted=1,
-        measured=float(fall.mean() > 3 * fall.std(ddof=1) / np.sqrt(fall.size)),
-        tolerance=0,
-        why="by three standard errors over data sets",
+    errors, rates = data["simulation"].to_dataset(), data["rates"]
+    size = int(errors["size"][-1])
+    last = errors.sel(size=size)
+    yield ts.study.agrees(
+        "majority vote",
+        f"error of the majority vote of {size} inputs: the probability of the rarer label",
+        ts.study.mean_estimate(rates["majority"]),
+        ts.study.mean_estimate(last["majority"]),
+        span=(0, 1),
     )
-    gain = (errors["nearest"] - errors["singular"].sel(alpha=float(DIMENSION))).isel(size=-1)
-    yield ts.study.Claim(
-        "alpha = dimension: is the error below that of the nearest neighbour?",
-        predicted=1,
-        measured=float(gain.mean() > 3 * gain.std(ddof=1) / np.sqrt(gain.size)),
-        tolerance=0,
-        why="by three standard errors over data sets",
+    yield ts.study.agrees(
+        "nearest neighbour",
+        f"error of the nearest of {size} neighbours: the mean of 2 eta (1 - eta)",
+        ts.study.mean_estimate(rates["nearest"]),
+        ts.study.mean_estimate(last["nearest"]),
+        next_order=1 / size,
+        why="1 / size, the squared distance of neighbours",
+        span=(0, 1),
+    )
+    best = {"alpha": float(DIMENSION)}
+    excess = (errors["singular"] - errors["bayes"]).sel(best)
+    yield lower(
+        "more data",
+        f"alpha = dimension: the error above the least possible is lower with {size} inputs than with "
+        f"{int(errors['size'][0])}",
+        excess.sel(size=size),
+        excess.isel(size=0),
+    )
+    for name, rule, other in (
+        ("below the nearest neighbour's", "the nearest neighbour", last["nearest"]),
+        (f"below that of alpha = {ALPHAS[0]:g}", f"alpha = {ALPHAS[0]:g}", last["singular"].sel(alpha=ALPHAS[0])),
+        (f"below that of alpha = {ALPHAS[-1]:g}", f"alpha = {ALPHAS[-1]:g}", last["singular"].sel(alpha=ALPHAS[-1])),
+    ):
+        sentence = f"{size} inputs: the error of alpha = dimension is below that of {rule}"
+        yield lower(name, sentence, last["singular"].sel(best), other)
+
+
+def lower(name, sentence, measured, other):
+    """That the mean over data sets is below another's, by three standard errors of the difference."""
+    error = ts.study.mean_estimate(measured - other).standard_error
+    return ts.study.Claim(
+        name,
+        sentence,
+        predicted=other.mean(),
+        measured=measured.mean(),
+        tolerance=3 * error,
+        why="three standard errors of the difference, over data sets",
+        standard_error=error,
+        kind="at most",
     )
 
 
@@ -215,11 +215,11 @@ def kernel_panel(panel, data):
 def depth_panel(panel, data):
     """Deep kernels of the first activation, over their limit."""
     name = next(iter(ACTIVATIONS))
-    lines, deep = data["theory"]["kernel"].sel(activation=name), data["deep"]["ntk"].sel(activation=name)
+    ratio = data["deep"]["ntk"] / data["theory"]["kernel"].sel(activation=name)
     panel.axhline(1, color="black", label="limit")
     for color, marker, layers in zip(ts.study.PALETTE, "v^o", DEPTHS, strict=False):
-        ratio = deep.sel(layers=layers) / lines
-        panel.plot(ratio["distance"], ratio, color=color, marker=marker, linestyle="none", label=f"{layers} layers")
+        points = {"color": color, "marker": marker, "linestyle": "none", "label": f"{layers} layers"}
+        panel.plot(ratio["distance"], ratio.sel(layers=layers), **points)
     panel.set(title=f"(b) deep tangent kernels, {name}", xlabel="distance $|x - x'|$", ylabel=r"kernel / $\kappa$")
     panel.set(xscale="log", yscale="log", ylim=(0.5, 1e3))
     panel.legend()
@@ -228,18 +228,15 @@ def depth_panel(panel, data):
 def size_panel(panel, data):
     errors, rates = data["simulation"], data["rates"]
     shown = {
-        "majority": ("majority vote", errors["majority"], rates["majority"]),
-        "nearest": ("nearest neighbour", errors["nearest"], rates["nearest"]),
-        "singular": (r"kernel, $\alpha = 2$", errors["singular"].sel(alpha=float(DIMENSION)), rates["bayes"]),
+        "majority vote": (errors["majority"], rates["majority"]),
+        "nearest neighbour": (errors["nearest"], rates["nearest"]),
+        r"kernel, $\alpha = 2$": (errors["singular"].sel(alpha=float(DIMENSION)), rates["bayes"]),
     }
-    for color, marker, (label, points, line) in zip(ts.study.PALETTE, "so^", shown.values(), strict=False):
+    for color, marker, (label, (samples, line)) in zip(ts.study.PALETTE, "so^", shown.items(), strict=False):
         panel.axhline(100 * float(line.mean()), color=color, linestyle="--")
-        mean, error = ts.study.mean_and_error(100 * points)
-        panel.errorbar(mean["size"], mean, error, fmt=marker, color=color, label=label)
+        ts.study.points(panel, 100 * samples, fmt=marker, color=color, label=label)
     panel.set(title="(c) three rules; dashed: limits", xlabel="training inputs $n$", ylabel="error (%)", xscale="log")
-    sizes = errors["size"].values
-    panel.set_xticks(sizes, [f"{size}" for size in sizes])
-    panel.minorticks_off()
+    ts.study.plain_ticks(panel.xaxis, errors["size"].values)
     panel.set_ylim(8, 56)
     panel.legend(loc="upper right")
 
@@ -249,11 +246,10 @@ def alpha_panel(panel, data):
     panel.axhline(100 * float(rates["bayes"].mean()), color="black", linestyle=":", label="least error")
     panel.axvline(DIMENSION, color="0.7", linewidth=0.7)
     for color, size in zip(ts.study.PALETTE, errors["size"].values[::-1][:3], strict=False):
-        mean, error = ts.study.mean_and_error(100 * errors["singular"].sel(size=size))
-        panel.errorbar(mean["alpha"], mean, error, fmt="o-", color=color, linewidth=0.7, label=f"$n = {size}$")
+        style = {"fmt": "o-", "color": color, "linewidth": 0.7, "label": f"$n = {size}$"}
+        ts.study.points(panel, 100 * errors["singular"].sel(size=size), **style)
     panel.set(title="(d) singular kernels", xlabel=r"exponent $\alpha$", ylabel="error (%)", xscale="log")
-    panel.set_xticks(ALPHAS, [f"{alpha:g}" for alpha in ALPHAS])
-    panel.minorticks_off()
+    ts.study.plain_ticks(panel.xaxis, ALPHAS)
     panel.legend()
 
 

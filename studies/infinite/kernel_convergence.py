@@ -26,8 +26,6 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
-from jax.flatten_util import ravel_pytree
-from sklearn.datasets import load_digits
 
 import theorysim as ts
 
@@ -53,41 +51,32 @@ INPUTS, DEPTH = 12, 2
 VARIANCES = {"weight_var": 1.5, "bias_var": 0.1}
 READOUT = f"NTKDense_{DEPTH}"
 
-
-def digits():
-    """Images of 8 x 8 pixels on the sphere, their mean square 1."""
-    images = load_digits().data[:INPUTS]
-    images = images - images.mean(0)
-    return jnp.asarray(images / np.sqrt((images**2).mean(1, keepdims=True)))
-
-
 # %% [markdown]
 # ## Limits and their fluctuations, and networks beside them
 
 
 # %%
 def simulate(preset):
-    x = digits()
+    x = jnp.asarray(ts.study.digits(INPUTS, scale="image").images)
     names = [activation.name for activation in preset.activations]
 
     def limits(activation):
-        return ts.infinite.fully_connected(activation, x, depth=DEPTH, normalised=True, **VARIANCES)
+        kernels = ts.infinite.fully_connected(activation, x, depth=DEPTH, normalised=True, **VARIANCES)
+        variance = ts.infinite.nngp_variance(activation, x, depth=DEPTH, **VARIANCES)
+        spread = variance.sum() / jnp.square(kernels.nngp).sum()
+        return {"nngp": kernels.nngp, "ntk": kernels.ntk, "nngp_spread": spread}
 
     grid = ts.Grid(activation=ts.static(*preset.activations))
-    limit = ts.sweep(limits, grid, dims={name: ["a", "b"] for name in ("nngp", "ntk", "angle")}).drop_vars("angle")
+    limit = ts.sweep(limits, grid, dims={"nngp": ["a", "b"], "ntk": ["a", "b"]})
     nngp, ntk = jnp.asarray(limit["nngp"].values), jnp.asarray(limit["ntk"].values)
 
     # One program for all activations: which of them is a traced number.
     def chosen(activation):
         return lambda z: jax.lax.switch(activation, preset.activations, z)
 
-    def spread(activation):
-        variance = ts.infinite.nngp_variance(chosen(activation), x, depth=DEPTH, **VARIANCES)
-        return {"nngp_spread": variance.sum() / jnp.square(nngp[activation]).sum()}
-
     def network(activation, width, key):
         network = ts.networks.MLP(width=width, depth=DEPTH, activation=chosen(activation), **VARIANCES)
-        params = standard_normal(key, jax.eval_shape(network.init, key, x))
+        params = ts.networks.standard_normal_params(network, x, key=key)
 
         def given_hidden(readout, x):
             return network.apply({"params": {**params["params"], READOUT: readout}}, x)
@@ -98,22 +87,13 @@ def simulate(preset):
         return {
             f"{name}_{what}": measure(kernel, limit[activation])
             for name, kernel, limit in (("nngp", own_nngp, nngp), ("ntk", own_ntk, ntk))
-            for what, measure in (("distance", distance), ("share", share))
+            for what, measure in (("distance", distance), ("projection", projection))
         }
 
     which = np.arange(len(names))
-    spreads = ts.sweep(spread, ts.Grid(activation=which)).assign_coords(activation=names)
     grid = ts.Grid(activation=which, width=ts.static(*preset.widths))
     networks = ts.sweep(network, grid, key=jax.random.key(0), repeats=preset.repeats)
-    return xr.DataTree.from_dict(
-        {"theory": limit.merge(spreads), "simulation": networks.assign_coords(activation=names)}
-    )
-
-
-def standard_normal(key, shapes):
-    """The law of the network's initial parameters, by one draw in single precision: each costs time to compile."""
-    flat, unflatten = ravel_pytree(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes))
-    return unflatten(jax.random.normal(key, flat.shape, jnp.float32).astype(flat.dtype))
+    return xr.DataTree.from_dict({"theory": limit, "simulation": networks.assign_coords(activation=names)})
 
 
 def distance(kernel, limit):
@@ -121,8 +101,8 @@ def distance(kernel, limit):
     return jnp.linalg.norm(kernel - limit) / jnp.linalg.norm(limit)
 
 
-def share(kernel, limit):
-    """Of the limit in the kernel: 1 where they agree."""
+def projection(kernel, limit):
+    """On the limit, as a multiple of it."""
     return (kernel * limit).sum() / jnp.square(limit).sum()
 
 
@@ -133,35 +113,33 @@ def share(kernel, limit):
 # %%
 def claims(data):
     theory, networks = data["theory"].to_dataset(), data["simulation"].to_dataset()
-    width = networks["width"].values
+    smallest = int(networks["width"][0])
     for name in networks["activation"].values:
-        of = networks.sel(activation=name).transpose("width", "repeat")
-        for kernel in ("nngp", "ntk"):
-            fit = ts.study.exponent(width, of[f"{kernel}_distance"].values)
-            yield ts.study.Claim(
-                f"{name}: distance of the {kernel.upper()} from its limit, exponent in the width",
-                predicted=-0.5,
-                measured=fit.value,
-                tolerance=3 * fit.standard_error + DEPTH / width[0],
-                why="three standard errors over networks, and depth / width of the smallest: the next order",
+        of = networks.sel(activation=name)
+        for kernel in ("NNGP", "NTK"):
+            yield ts.study.exponent_agrees(
+                f"{name}: distance of the {kernel}",
+                f"{name}: exponent in the width of the {kernel}'s distance from its limit",
+                -0.5,
+                of[f"{kernel.lower()}_distance"],
+                next_order=DEPTH / smallest,
+                why="depth / width of the smallest networks",
             )
-        scaled = ts.study.extrapolate(width, of["nngp_distance"].values ** 2 * width[:, None])
-        yield ts.study.Claim(
-            f"{name}: width times the NNGP's mean square distance, extrapolated in 1 / width",
-            predicted=float(theory["nngp_spread"].sel(activation=name)),
-            measured=scaled.value,
-            tolerance=3 * scaled.standard_error,
-            why="three standard errors over networks",
+            yield ts.study.limit_agrees(
+                f"{name}: mean {kernel}",
+                f"{name}: projection of the mean {kernel} on its limit, as a multiple of it, extrapolated in 1 / width",
+                1,
+                of[f"{kernel.lower()}_projection"],
+                next_order=(DEPTH / smallest) ** 2,
+                why="(depth / width)^2 of the smallest networks",
+            )
+        yield ts.study.limit_agrees(
+            f"{name}: fluctuation of the NNGP",
+            f"{name}: width times the mean square of the NNGP's relative distance from its limit, "
+            "extrapolated in 1 / width",
+            theory["nngp_spread"].sel(activation=name),
+            of["nngp_distance"] ** 2 * of["width"],
         )
-        for kernel in ("nngp", "ntk"):
-            limit = ts.study.extrapolate(width, of[f"{kernel}_share"].values)
-            yield ts.study.Claim(
-                f"{name}: share of the limit in the mean {kernel.upper()}, extrapolated in 1 / width",
-                predicted=1,
-                measured=limit.value,
-                tolerance=3 * limit.standard_error + (DEPTH / width[0]) ** 2,
-                why="three standard errors over networks, and (depth / width)^2 of the smallest: the next order",
-            )
 
 
 # %% [markdown]
@@ -179,12 +157,10 @@ def draw(data):
         distance_panel(panels[0], of["nngp_distance"], np.sqrt(spread), color, name)
         ntk = np.sqrt((of["ntk_distance"] ** 2).mean("repeat") * width)
         distance_panel(panels[1], of["ntk_distance"], np.exp(np.log(ntk).mean().item()), color, name)
-        mean, error = ts.study.mean_and_error(of["ntk_share"])
         apart = 1.06 ** (number - 1.5)
-        panels[2].errorbar(width * apart, mean, error, fmt="o", color=color)
+        ts.study.points(panels[2], of["ntk_projection"], width * apart, color=color)
     for panel in panels:
-        panel.set_xscale("log", base=2)
-        panel.set(xlabel="width $N$", xticks=width, xticklabels=[f"{w}" for w in width])
+        ts.study.width_axis(panel, width)
     panels[0].set(title="(a) NNGP, lines: theory", ylabel="rms relative distance")
     panels[1].set(title=r"(b) NTK, lines: $c\, N^{-1/2}$", ylabel="rms relative distance")
     panels[2].set(title="(c) mean NTK, line: limit", ylabel=r"$\langle\Theta_N, \Theta\rangle\, /\, |\Theta|^2$")

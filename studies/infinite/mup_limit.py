@@ -40,7 +40,7 @@ class Preset(NamedTuple):
 
 
 PRESETS = {
-    "smoke": Preset(points=5, samples=256, batches=6, widths=(32, 128), repeats=32),
+    "smoke": Preset(points=5, samples=256, batches=6, widths=(32, 128), repeats=64),
     "laptop": Preset(points=21, samples=1024, batches=8, widths=(64, 128, 256, 512), repeats=64),
     "paper": Preset(points=49, samples=8192, batches=32, widths=(64, 128, 256, 512, 1024, 2048, 4096), repeats=256),
 }
@@ -67,7 +67,7 @@ def simulate(preset):
         estimate = ts.infinite.mup.dmft(
             jnp.tanh, inputs, targets, gamma0=gamma0, **training, samples=preset.samples, batches=1, key=own
         )
-        return observed(estimate.mean)
+        return observed(estimate.value)
 
     def network(gamma0, width, key):
         return observed(
@@ -84,7 +84,7 @@ def simulate(preset):
             ts.infinite.tanh, inputs, inputs, depth=DEPTH, weight_var=1.0, bias_var=0.0
         ).ntk
         modes = ts.infinite.dynamics.modes(kernel)
-        response = ts.infinite.dynamics.response(modes, kernel, step=step, learning_rate=LEARNING_RATE)
+        response = ts.infinite.dynamics.response(modes, kernel, steps=step, learning_rate=LEARNING_RATE)
         return {"loss": jnp.square(targets - response @ targets).mean() / 2}
 
     gamma0 = np.unique(np.r_[np.geomspace(LAZY, RICH, preset.points), GAMMA0])
@@ -114,52 +114,44 @@ def simulate(preset):
 # ## What must agree
 #
 # A network of width $N$ scatters about the limit by $O(N^{-1/2})$, and its mean approaches it like $1 / N$: means are
-# extrapolated. As $\gamma_0 \to 0$ the loss is that of the tangent
-# kernel, and the next order is that of the kernels' own growth.
+# extrapolated. As $\gamma_0 \to 0$ the loss is that of the tangent kernel, and the next order is that of the kernels'
+# own growth.
 
 
 # %%
 def claims(data):
-    theory, networks = data["theory"], data["simulation"]
+    theory, networks = data["theory"].to_dataset(), data["simulation"].to_dataset()
+    losses = theory["loss"].mean("step"), networks["loss"].mean("step")
     for gamma0 in GAMMA0:
-        here = {"gamma0": gamma0}
-        yield agreement(f"loss, mean over steps, at gamma0 = {gamma0:g}", theory["loss"].mean("step").sel(here),
-                        networks["loss"].mean("step").sel(here))  # fmt: skip
+        yield agreement("mean loss over the steps", *losses, gamma0=gamma0)
         for layer in theory["layer"].values:
-            layered = {**here, "layer": layer}
-            yield agreement(f"growth of the kernel of layer {layer} at gamma0 = {gamma0:g}",
-                            theory["growth"].sel(layered), networks["growth"].sel(layered))  # fmt: skip
-    spread = distance(data).sel(gamma0=GAMMA0[-1])
-    fit = ts.study.exponent(spread["width"].values, spread.transpose("width", "repeat").values)
-    yield ts.study.Claim(
-        f"distance of a network from the limit at gamma0 = {GAMMA0[-1]:g}: exponent in the width",
-        predicted=-0.5,
-        measured=fit.value,
-        tolerance=3 * fit.standard_error,
-        why="three standard errors over networks",
+            growths = theory["growth"].sel(layer=layer), networks["growth"].sel(layer=layer)
+            yield agreement(f"relative growth of the kernel of layer {layer}", *growths, gamma0=gamma0)
+    yield ts.study.exponent_agrees(
+        "distance from the limit",
+        f"exponent in the width of the distance of a network's outputs from the limit, gamma0 = {GAMMA0[-1]:g}",
+        -0.5,
+        distance(data).sel(gamma0=GAMMA0[-1]),
     )
-    mean, error = ts.study.mean_and_error(theory["loss"].sel(gamma0=LAZY).mean("step"))
-    growth = float(abs(theory["growth"].sel(gamma0=LAZY)).mean("repeat").max())
     lazy = float(data["lazy"]["loss"].mean("step"))
-    yield ts.study.Claim(
-        f"loss at gamma0 = {LAZY:g}, mean over steps: the tangent kernel's",
-        predicted=lazy,
-        measured=float(mean),
-        tolerance=3 * float(error) + growth * lazy,
-        why="three standard errors, and the relative growth of the kernels",
+    growth = float(abs(theory["growth"].sel(gamma0=LAZY)).mean("repeat").max())
+    yield ts.study.agrees(
+        "lazy",
+        f"loss of the limit at gamma0 = {LAZY:g}, mean over steps: the tangent kernel's",
+        lazy,
+        ts.study.mean_estimate(losses[0].sel(gamma0=LAZY)),
+        next_order=growth * lazy,
+        why="the relative growth of the kernels",
     )
 
 
-def agreement(what, theory, networks):
+def agreement(what, theory, networks, gamma0):
     """Networks of infinite width, by extrapolation, against the mean of the theory's batches."""
-    mean, error = ts.study.mean_and_error(theory)
-    limit = ts.study.extrapolate(networks["width"].values, networks.transpose("width", "repeat").values)
-    return ts.study.Claim(
-        f"{what}: networks, extrapolated in 1 / width",
-        predicted=float(mean),
-        measured=limit.value,
-        tolerance=3 * float(np.hypot(limit.standard_error, error)),
-        why="three standard errors, of networks and theory",
+    return ts.study.limit_agrees(
+        f"{what}, gamma0 = {gamma0:g}",
+        f"{what} at gamma0 = {gamma0:g}, extrapolated in 1 / width: mean-field theory's",
+        ts.study.mean_estimate(theory.sel(gamma0=gamma0)),
+        networks.sel(gamma0=gamma0),
     )
 
 
@@ -187,9 +179,9 @@ def training_panel(panel, data):
     theory, networks = (data[node]["loss"] for node in ("theory", "simulation"))
     panel.plot(data["lazy"]["step"], data["lazy"]["loss"], color="black", linestyle="--", label="tangent kernel")
     for color, gamma0 in zip(ts.study.PALETTE, GAMMA0, strict=False):
-        line(panel, theory.sel(gamma0=gamma0), "step", color)
-        mean, error = ts.study.mean_and_error(networks.sel(gamma0=gamma0).isel(width=-1))
-        panel.errorbar(mean["step"], mean, error, fmt="o", color=color, label=rf"$\gamma_0 = {gamma0:g}$")
+        line(panel, theory.sel(gamma0=gamma0), color)
+        label = rf"$\gamma_0 = {gamma0:g}$"
+        ts.study.points(panel, networks.sel(gamma0=gamma0).isel(width=-1), color=color, label=label)
     width = int(networks["width"][-1])
     panel.set(title=f"(a) training; lines: infinite width, points: {width}", xlabel="step", ylabel="loss", yscale="log")
     panel.legend()
@@ -198,15 +190,11 @@ def training_panel(panel, data):
 def loss_panel(panel, data):
     theory, networks = (data[node]["loss"].isel(step=-1) for node in ("theory", "simulation"))
     panel.axhline(data["lazy"]["loss"].isel(step=-1), color="black", linestyle="--", label="tangent kernel")
-    line(panel, theory, "gamma0", ts.study.PALETTE[0], label="infinite width")
-    for (width, marker, face), shift in zip(
-        ((int(networks["width"][0]), "s", "white"), (int(networks["width"][-1]), "o", ts.study.PALETTE[1])),
-        (0.97, 1.03),
-        strict=True,
-    ):
-        mean, error = ts.study.mean_and_error(networks.sel(width=width))
-        style = {"fmt": marker, "color": ts.study.PALETTE[1], "markerfacecolor": face}
-        panel.errorbar(mean["gamma0"] * shift, mean, error, label=f"width {width}", **style)
+    line(panel, theory, ts.study.PALETTE[0], label="infinite width")
+    color, widths = ts.study.PALETTE[1], networks["width"].values
+    for width, marker, face, shift in ((widths[0], "s", "white", 0.97), (widths[-1], "o", color, 1.03)):
+        style = {"fmt": marker, "color": color, "markerfacecolor": face, "label": f"width {width}"}
+        ts.study.points(panel, networks.sel(width=width), networks["gamma0"] * shift, **style)
     gamma0_axis(panel)
     panel.set(title="(b) loss after training", ylabel="loss", ylim=(0, None))
     panel.legend()
@@ -215,11 +203,10 @@ def loss_panel(panel, data):
 def growth_panel(panel, data):
     theory, networks = (data[node]["growth"] for node in ("theory", "simulation"))
     for color, layer in zip(ts.study.PALETTE, theory["layer"].values, strict=False):
-        line(panel, theory.sel(layer=layer), "gamma0", color)
-        mean, error = ts.study.mean_and_error(networks.sel(layer=layer).isel(width=-1))
-        panel.errorbar(mean["gamma0"], mean, error, fmt="o", color=color, label=f"layer {layer}")
+        line(panel, theory.sel(layer=layer), color)
+        ts.study.points(panel, networks.sel(layer=layer).isel(width=-1), color=color, label=f"layer {layer}")
     lazy = theory["gamma0"].values[theory["gamma0"].values < 0.7]
-    scale = theory.sel(layer=theory["layer"][0]).isel(gamma0=0).mean("repeat").item() / lazy[0] ** 2
+    scale = theory.isel(layer=0, gamma0=0).mean("repeat").item() / lazy[0] ** 2
     panel.plot(lazy, 0.5 * scale * lazy**2, color="grey", linestyle=":", label=r"$\gamma_0^2$")
     gamma0_axis(panel)
     width = int(networks["width"][-1])
@@ -231,31 +218,26 @@ def width_panel(panel, data):
     spread = distance(data)
     width = spread["width"].values
     for color, gamma0 in zip(ts.study.PALETTE, GAMMA0, strict=False):
-        mean, error = ts.study.mean_and_error(spread.sel(gamma0=gamma0))
-        scale = np.exp(np.mean(np.log(mean.values * np.sqrt(width))))
+        mean = spread.sel(gamma0=gamma0).mean("repeat").values
+        scale = np.exp(np.mean(np.log(mean * np.sqrt(width))))
         panel.plot(width, scale / np.sqrt(width), color=color)
-        panel.errorbar(width, mean, error, fmt="o", color=color, label=rf"$\gamma_0 = {gamma0:g}$")
-    panel.set(
-        title="(d) distance from the limit; lines: $N^{-1/2}$", xlabel="width $N$", ylabel="rms distance of outputs"
-    )
-    panel.set_xscale("log", base=2)
-    panel.set_yscale("log")
-    panel.set_xticks(width, [f"{w}" for w in width])
+        ts.study.points(panel, spread.sel(gamma0=gamma0), color=color, label=rf"$\gamma_0 = {gamma0:g}$")
+    panel.set(title="(d) distance from the limit; lines: $N^{-1/2}$", ylabel="rms distance of outputs", yscale="log")
+    ts.study.width_axis(panel, width)
     panel.legend()
 
 
-def line(panel, batches, along, color, **kwargs):
+def line(panel, batches, color, **kwargs):
     """The mean of the theory's batches, and a band of two standard errors."""
     mean, error = ts.study.mean_and_error(batches)
-    panel.plot(mean[along], mean, color=color, **kwargs)
-    panel.fill_between(mean[along], mean - 2 * error, mean + 2 * error, color=color, alpha=0.2, linewidth=0)
+    x = mean[mean.dims[0]]
+    panel.plot(x, mean, color=color, **kwargs)
+    panel.fill_between(x, mean - 2 * error, mean + 2 * error, color=color, alpha=0.2, linewidth=0)
 
 
 def gamma0_axis(panel):
     panel.set(xlabel=r"feature learning $\gamma_0$", xscale="log")
-    ticks = (0.1, 0.2, 0.5, 1, 2, 4)
-    panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    panel.minorticks_off()
+    ts.study.plain_ticks(panel.xaxis, (0.1, 0.2, 0.5, 1, 2, 4))
 
 
 # %%

@@ -22,7 +22,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 import xarray as xr
-from sklearn.datasets import load_digits
 
 import theorysim as ts
 
@@ -39,25 +38,12 @@ class Preset(NamedTuple):
 
 
 PRESETS = {
-    "smoke": Preset((32, 64, 128), repeats=16, steps=64),
-    "laptop": Preset((64, 128, 256, 512), repeats=64, steps=128),
+    "smoke": Preset((32, 128), repeats=32, steps=64),
+    "laptop": Preset((64, 128, 256, 512), repeats=48, steps=96),
     "paper": Preset((64, 128, 256, 512, 1024, 2048, 4096), repeats=128, steps=1024),
 }
 TRAIN, TEST = 64, 32
 NETWORK = {"depth": 2, "activation": ts.infinite.erf, "weight_var": 2.0, "bias_var": 0.1}
-
-
-class Digits(NamedTuple):
-    """Images of 8 x 8 pixels, standardised; the target is +1 for even digits, -1 for odd ones."""
-
-    images: jax.Array
-    targets: jax.Array
-
-
-def digits(count):
-    images, labels = load_digits(return_X_y=True)
-    images = (images - images.mean(0)) / images.std()
-    return Digits(jnp.asarray(images[:count]), jnp.asarray(1.0 - 2 * (labels[:count] % 2)))
 
 
 # %% [markdown]
@@ -67,31 +53,32 @@ def digits(count):
 # %%
 def simulate(preset):
     dynamics = ts.infinite.dynamics
-    data = digits(TRAIN + TEST)
-    train, targets = data.images[:TRAIN], data.targets[:TRAIN]
-    kernels = ts.infinite.fully_connected(x1=data.images, x2=data.images, **NETWORK)
+    digits = ts.study.digits(TRAIN + TEST, scale="set")
+    images = jnp.asarray(digits.images)
+    train, targets = images[:TRAIN], jnp.asarray(digits.parity[:TRAIN])
+    kernels = ts.infinite.fully_connected(x1=images, **NETWORK)
     modes = dynamics.modes(kernels.ntk[:TRAIN, :TRAIN])
     learning_rate = dynamics.largest_learning_rate(modes) / 2
     steps = np.unique(np.r_[0, np.geomspace(1, preset.steps, 22).round().astype(int)])
 
     def theory(step):
-        response = dynamics.response(modes, kernels.ntk[:, :TRAIN], step=step, learning_rate=learning_rate)
+        response = dynamics.response(modes, kernels.ntk[:, :TRAIN], steps=step, learning_rate=learning_rate)
         nngp, cross = kernels.nngp[:TRAIN, :TRAIN], kernels.nngp[:, :TRAIN]
         outputs = dynamics.ensemble(response, nngp, cross, jnp.diag(kernels.nngp), targets[:, None])
         return {"mean": outputs.mean[:, 0], "variance": outputs.variance}
 
     def network(width, key):
         network = ts.networks.MLP(width=width, **NETWORK)
-        params = network.init(key, train)
+        params = ts.networks.standard_normal_params(network, train, key=key)
 
-        def loss(params):
+        def loss(params, _):
             return jnp.square(network.apply(params, train)[:, 0] - targets).mean() / 2
 
         def outputs(params):
-            return network.apply(params, data.images)[:, 0]
+            return network.apply(params, images)[:, 0]
 
         trained = ts.networks.train(loss, params, optax.sgd(learning_rate), jnp.asarray(steps), outputs)
-        own = ts.networks.empirical_ntk(network.apply, params, data.images, train)
+        own = ts.networks.empirical_ntk(network.apply, params, images, train)
         linear = {
             "limit": linearised(modes, kernels.ntk[:, :TRAIN]),
             "own": linearised(dynamics.modes(own[:TRAIN]), own),
@@ -102,22 +89,17 @@ def simulate(preset):
         """Outputs at all steps of the linear model with this kernel, from the network's own initial outputs."""
 
         def at(step):
-            return dynamics.response(modes, cross, step=step, learning_rate=learning_rate)
+            return dynamics.response(modes, cross, steps=step, learning_rate=learning_rate)
 
         responses = jax.vmap(at)(jnp.asarray(steps))
         return lambda initial: initial + responses @ (targets - initial[:TRAIN])
 
-    example = {"split": ("example", ["train"] * TRAIN + ["test"] * TEST), "target": ("example", data.targets)}
+    example = {"split": ("example", ["train"] * TRAIN + ["test"] * TEST), "target": ("example", digits.parity)}
     trajectories = {name: ["step", "example"] for name in ("outputs", "limit", "own")}
     lines = ts.sweep(theory, ts.Grid(step=steps), dims={"mean": ["example"], "variance": ["example"]})
-    networks = ts.sweep(
-        network,
-        ts.Grid(width=ts.static(*preset.widths)),
-        key=jax.random.key(0),
-        repeats=preset.repeats,
-        dims=trajectories,
-        coords={"step": steps},
-    )
+    named = {"dims": trajectories, "coords": {"step": steps}}
+    random = {"key": jax.random.key(0), "repeats": preset.repeats}
+    networks = ts.sweep(network, ts.Grid(width=ts.static(*preset.widths)), **random, **named)
     return xr.DataTree.from_dict(
         {"theory": lines.assign_coords(example), "simulation": networks.assign_coords(example)}
     )
@@ -135,29 +117,35 @@ def simulate(preset):
 def claims(data):
     limit, own = error(data, "limit"), error(data, "own")
     small = float((own / limit).mean("repeat").isel(width=limit.sizes["width"] // 2))
-    for errors, kernel, predicted in ((limit, "the limiting", -0.5), (own, "its own initial", -1)):
-        fit = ts.study.exponent(errors["width"].values, errors.transpose("width", "repeat").values)
-        yield ts.study.Claim(
-            f"distance of a network from linear training with {kernel} kernel: exponent in the width",
-            predicted=predicted,
-            measured=fit.value,
-            tolerance=3 * fit.standard_error + small / 2,
-            why="three standard errors over networks, and half the ratio of the next order to this one",
+    for name, errors, predicted in (("limiting", limit, -0.5), ("own initial", own, -1)):
+        yield ts.study.exponent_agrees(
+            f"{name} kernel",
+            f"exponent in the width of a network's distance from linear training with its {name} kernel",
+            predicted,
+            errors,
+            next_order=small / 2,
+            why="half the ratio of the next order to this one",
         )
     z = standardised(data)
-    for what, predicted, samples in (
-        ("share of test outputs in the 95 % band, all times", 0.95, (abs(z) < 1.96).mean(("example", "step"))),
-        ("mean square of standardised test outputs, all times", 1, (z**2).mean(("example", "step"))),
-        ("test loss after training", expected_loss(data, "test").isel(step=-1), loss(data, "test").isel(step=-1)),
-    ):
-        limit = ts.study.extrapolate(samples["width"].values, samples.transpose("width", "repeat").values)
-        yield ts.study.Claim(
-            f"{what}, extrapolated in 1 / width",
-            predicted=predicted,
-            measured=limit.value,
-            tolerance=3 * limit.standard_error,
-            why="three standard errors over networks",
-        )
+    yield ts.study.limit_agrees(
+        "95 % band",
+        "probability of a test output in the 95 % band of infinite width, at all times, extrapolated in 1 / width",
+        0.95,
+        (abs(z) < 1.96).mean(("example", "step")),
+        span=(0, 1),
+    )
+    yield ts.study.limit_agrees(
+        "spread",
+        "mean square of test outputs, standardised by theory, at all times, extrapolated in 1 / width",
+        1,
+        (z**2).mean(("example", "step")),
+    )
+    yield ts.study.limit_agrees(
+        "test loss",
+        "mean test loss after training, extrapolated in 1 / width: that of infinite width",
+        expected_loss(data, "test").isel(step=-1),
+        mean_loss(data, "test").isel(step=-1),
+    )
 
 
 def on(data, node, split):
@@ -176,7 +164,7 @@ def standardised(data):
     return (networks["outputs"] - theory["mean"]) / np.sqrt(theory["variance"])
 
 
-def loss(data, split):
+def mean_loss(data, split):
     networks = on(data, "simulation", split)
     return ((networks["outputs"] - networks["target"]) ** 2).mean("example") / 2
 
@@ -218,20 +206,14 @@ def outputs_panel(panel, data):
 
 
 def loss_panel(panel, data):
+    later = {"step": slice(1, None)}
     for color, split in zip(ts.study.PALETTE, ("train", "test"), strict=False):
-        theory, networks = (
-            expected_loss(data, split).isel(step=slice(1, None)),
-            loss(data, split).isel(step=slice(1, None)),
-        )
+        theory, networks = expected_loss(data, split).isel(later), mean_loss(data, split).isel(later)
         panel.plot(theory["step"], theory, color=color, label=f"{split}, infinite width")
-        for width, marker, face in (
-            (networks["width"].values[0], "s", "white"),
-            (networks["width"].values[-1], "o", color),
-        ):
-            mean, standard_error = ts.study.mean_and_error(networks.sel(width=width))
-            label = f"{split}, width {width}"
+        widths = networks["width"].values
+        for width, marker, face in ((widths[0], "s", "white"), (widths[-1], "o", color)):
             style = {"fmt": marker, "color": color, "markerfacecolor": face, "linewidth": 0.7}
-            panel.errorbar(theory["step"], mean, standard_error, label=label, **style)
+            ts.study.points(panel, networks.sel(width=width), label=f"{split}, width {width}", **style)
     panel.set(title="(b) mean loss", xlabel="step", ylabel="loss", xscale="log", yscale="log")
     panel.legend()
 
@@ -241,15 +223,13 @@ def width_panel(panel, data):
         (ts.study.PALETTE[0], "limit", -0.5, "limiting kernel"),
         (ts.study.PALETTE[1], "own", -1.0, "own initial kernel"),
     ):
-        mean, standard_error = ts.study.mean_and_error(error(data, kernel))
-        width = mean["width"].values
-        scale = np.exp(np.mean(np.log(mean.values) - power * np.log(width)))
+        distance = error(data, kernel)
+        width = distance["width"].values
+        scale = np.exp(np.mean(np.log(distance.mean("repeat").values) - power * np.log(width)))
         panel.plot(width, scale * width**power, color=color, label=f"$N^{{{power:g}}}$")
-        panel.errorbar(width, mean, standard_error, fmt="o", color=color, label=label)
-    panel.set(title="(c) distance from linear training", xlabel="width $N$", ylabel="rms distance on test digits")
-    panel.set_xscale("log", base=2)
-    panel.set_yscale("log")
-    panel.set_xticks(width, [f"{w}" for w in width])
+        ts.study.points(panel, distance, color=color, label=label)
+    panel.set(title="(c) distance from linear training", ylabel="rms distance on test digits", yscale="log")
+    ts.study.width_axis(panel, width)
     panel.legend(ncols=2)
 
 
@@ -257,13 +237,11 @@ def distribution_panel(panel, data):
     z = standardised(data).isel(width=-1, step=slice(1, None))
     edges = np.linspace(-3.5, 3.5, 22)
     centres, step = (edges[1:] + edges[:-1]) / 2, edges[1] - edges[0]
-    counts = np.stack([np.histogram(z.isel(repeat=i), edges)[0] for i in range(z.sizes["repeat"])])
-    density = counts / (step * z.isel(repeat=0).size)
+    counts = np.stack([np.histogram(network, edges)[0] for network in z.transpose("repeat", ...)])
+    density = xr.DataArray(counts / (step * z.isel(repeat=0).size), {"z": centres}, ("repeat", "z"))
     x = np.linspace(-3.5, 3.5, 200)
     panel.plot(x, np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi), color=ts.study.PALETTE[0], label="standard normal")
-    standard_error = density.std(0, ddof=1) / np.sqrt(len(density))
-    label = f"width {int(z['width'])}"
-    panel.errorbar(centres, density.mean(0), standard_error, fmt="o", color=ts.study.PALETTE[1], label=label)
+    ts.study.points(panel, density, color=ts.study.PALETTE[1], label=f"width {int(z['width'])}")
     panel.set(title="(d) test outputs, standardised by theory", xlabel="(output - mean) / standard deviation")
     panel.set(ylabel="density", ylim=(0, None))
     panel.legend()

@@ -21,7 +21,6 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
-from sklearn.datasets import load_digits
 
 import theorysim as ts
 
@@ -30,42 +29,36 @@ SOURCES = ("arXiv:1806.07572", "arXiv:2205.09653", "arXiv:2108.13097")
 
 
 class Preset(NamedTuple):
-    """Width and number of trained networks; samples and batches of mean-field theory; of the posterior: what its
+    """Widths and number of trained networks; samples and batches of mean-field theory; of the posterior: what its
     layers are made of, their widths, and the draws of each chain.
     """
 
-    width: int
+    widths: tuple[int, ...]
     repeats: int
     samples: int
     batches: int
     units: tuple[str, ...]
-    widths: tuple[int, ...]
+    layers: tuple[int, ...]
     draws: int
 
 
+LINEAR, BOTH = ("linear",), ("linear", "erf")
 PRESETS = {
-    "smoke": Preset(width=128, repeats=16, samples=128, batches=4, units=("linear",), widths=(64,), draws=100),
-    "laptop": Preset(
-        width=256, repeats=32, samples=512, batches=4, units=("linear", "erf"), widths=(32, 128), draws=150
-    ),
-    "paper": Preset(
-        width=2048, repeats=128, samples=8192, batches=16, units=("linear", "erf"), widths=(64, 512), draws=2000
-    ),
+    "smoke": Preset((32, 128), repeats=32, samples=128, batches=8, units=LINEAR, layers=(32, 64), draws=40),
+    "laptop": Preset((64, 128, 256), repeats=48, samples=2048, batches=8, units=BOTH, layers=(32, 64, 128), draws=150),
+    "paper": Preset((256, 512, 2048), repeats=128, samples=8192, batches=16, units=BOTH, layers=(64, 512), draws=2000),
 }
 IMAGES, STEPS, LEARNING_RATE, NOISE = 6, 6, 1.0, 0.05
 LAZY, GAMMA0 = 0.05, (0.05, 0.2, 0.5, 1.0, 2.0)
 NU = np.geomspace(0.1, 1e4, 26)
-SAMPLED, CHAINS, WARMUP = NU[[4, 7, 10, 13]], 8, 50
+SAMPLED, CHAINS, WARMUP = NU[[4, 7, 10, 13]], 16, 40
 
 
-def digits():
-    """As many threes as eights, one after the other: centred images of mean square 1; targets +1 and -1."""
-    images, labels = load_digits(return_X_y=True)
-    images = images - images.mean(0)
+def threes_and_eights():
+    """As many of the one as of the other, one after the other; targets +1 and -1."""
+    images, labels = ts.study.digits(scale="image")
     chosen = np.concatenate([np.flatnonzero(labels == digit)[: IMAGES // 2] for digit in (3, 8)])
-    x = images[chosen]
-    x = x / np.sqrt((x**2).mean(1, keepdims=True))
-    return jnp.asarray(x), jnp.asarray(np.repeat([1.0, -1.0], IMAGES // 2))
+    return jnp.asarray(images[chosen]), jnp.asarray(np.repeat([1.0, -1.0], IMAGES // 2))
 
 
 def covariance(gram):
@@ -93,10 +86,9 @@ def alignment(kernel, targets):
 
 # %%
 def simulate(preset):
-    x, y = digits()
+    x, y = threes_and_eights()
     erf = ts.infinite.erf
     training = {"depth": 2, "learning_rate": LEARNING_RATE, "steps": STEPS}
-    key = jax.random.key(0)
 
     def observed(trajectory):
         start, end = (trajectory.features[-1, t, :, t] for t in (0, -1))
@@ -104,11 +96,8 @@ def simulate(preset):
         return {"loss": trajectory.loss, "kernel": end, **aligned}
 
     def mean_field(gamma0, batch):
-        own = jax.random.fold_in(key, batch)
-        mean = ts.infinite.mup.dmft(
-            erf, x, y, gamma0=gamma0, **training, samples=preset.samples, batches=1, key=own
-        ).mean
-        return observed(mean)
+        sampling = {"samples": preset.samples, "batches": 1, "key": jax.random.fold_in(jax.random.key(0), batch)}
+        return observed(ts.infinite.mup.dmft(erf, x, y, gamma0=gamma0, **training, **sampling).value)
 
     def network(gamma0, width, key):
         return observed(ts.networks.train_mup(erf, x, y, gamma0=gamma0, **training, width=width, key=key))
@@ -116,7 +105,7 @@ def simulate(preset):
     def lazy(step):
         kernels = ts.infinite.fully_connected(erf, x, depth=2)
         modes = ts.infinite.dynamics.modes(kernels.ntk)
-        left = y - ts.infinite.dynamics.response(modes, kernels.ntk, step=step, learning_rate=LEARNING_RATE) @ y
+        left = y - ts.infinite.dynamics.response(modes, kernels.ntk, steps=step, learning_rate=LEARNING_RATE) @ y
         return {
             "loss": jnp.square(left).mean() / 2,
             "kernel": kernels.nngp,
@@ -126,64 +115,44 @@ def simulate(preset):
     def bayesian(nu):
         fitted = ts.infinite.deep_kernel.fit(erf, x, y[:, None], depth=2, nu=nu, noise_var=NOISE)
         kernel = covariance(fitted.grams[-1])
-        found = {"gram": fitted.grams[-1], "alignment": alignment(kernel, y), "converged": fitted.converged}
+        found = {"gram": along(fitted.grams[-1]), "alignment": alignment(kernel, y), "converged": fitted.converged}
         return {"kernel": kernel, **found}
+
+    def along(gram):
+        """The targets."""
+        return y @ gram @ y / (y @ y)
 
     def chain(nu, units, width, key):
         kernel = {"linear": of_linear_units, "erf": of_neurons}[units]
-        sampled = ts.networks.sample_posterior(
-            kernel,
-            x,
-            y[:, None],
-            width=width,
-            depth=2,
-            nu=nu,
-            noise_var=NOISE,
-            key=key,
-            draws=preset.draws,
-            warmup=WARMUP,
-            step=0.18,
-            leaps=6,
-        )
+        model = {"width": width, "depth": 2, "nu": nu, "noise_var": NOISE}
+        steps = {"draws": preset.draws, "warmup": WARMUP, "step": 0.18, "leaps": 6}
+        sampled = ts.networks.sample_posterior(kernel, x, y[:, None], **model, **steps, key=key)
         aligned = jax.vmap(lambda kernel: alignment(kernel, y))(sampled.kernels)
-        return {
-            "gram": sampled.grams.mean(0),
-            "alignment": aligned.mean(),
-            "variance": aligned.var(),
-            "acceptance": sampled.acceptance,
-        }
+        return {"gram": along(sampled.grams.mean(0)), "alignment": aligned.mean(), "acceptance": sampled.acceptance}
 
-    dims = {"loss": ["step"], "kernel": ["image", "other"]}
-    steps = {"step": np.arange(STEPS + 1)}
-    grid = np.array(GAMMA0)
-    theory = ts.sweep(
-        mean_field, ts.Grid(gamma0=grid, batch=np.arange(preset.batches)), dims=dims, coords=steps, lanes=8
-    )
-    networks = ts.sweep(
-        network,
-        ts.Grid(gamma0=grid, width=ts.static(preset.width)),
-        key=jax.random.key(1),
-        repeats=preset.repeats,
-        dims=dims,
-        coords=steps,
-        lanes=8,
-    )
-    square, gram = ({name: ["image", "other"]} for name in ("kernel", "gram"))
+    grid = {"gamma0": np.array(GAMMA0)}
+    named = {
+        "dims": {"loss": ["step"], "kernel": ["image", "other"]},
+        "coords": {"step": np.arange(STEPS + 1)},
+        "lanes": 8,
+    }
+    mean_fields = ts.sweep(mean_field, ts.Grid(**grid, batch=np.arange(preset.batches)), **named)
+    random = {"key": jax.random.key(1), "repeats": preset.repeats}
     posterior = ts.sweep(
         chain,
-        ts.Grid(units=ts.static(*preset.units), width=ts.static(*preset.widths), nu=SAMPLED),
+        ts.Grid(units=ts.static(*preset.units), width=ts.static(*preset.layers), nu=SAMPLED),
         key=jax.random.key(2),
         repeats=CHAINS,
-        dims=gram,
         lanes=CHAINS * len(SAMPLED),
     )
+    square = {"kernel": ["image", "other"]}
     return xr.DataTree.from_dict(
         {
-            "theory": theory.rename(batch="repeat"),
-            "lazy": ts.sweep(lazy, ts.Grid(step=steps["step"]), dims=square),
-            "bayesian": ts.sweep(bayesian, ts.Grid(nu=NU), dims=square | gram, lanes=8),
+            "theory": mean_fields.rename(batch="repeat"),
+            "lazy": ts.sweep(lazy, ts.Grid(step=np.arange(STEPS + 1)), dims=square),
+            "bayesian": ts.sweep(bayesian, ts.Grid(nu=NU), dims=square, lanes=8),
             "posterior": posterior,
-            "simulation": networks.isel(width=0),
+            "simulation": ts.sweep(network, ts.Grid(**grid, width=ts.static(*preset.widths)), **random, **named),
         }
     )
 
@@ -194,73 +163,41 @@ def simulate(preset):
 
 # %%
 def claims(data):
-    theory, networks, lazy = data["theory"], data["simulation"], data["lazy"]
-    start = float(lazy["alignment"][0])
-    width = int(networks["width"])
-    mean, error = ts.study.mean_and_error(networks["initial"].sel(gamma0=LAZY))
-    yield ts.study.Claim(
-        "alignment of the features with the targets at the start: networks, and the Gaussian process",
-        predicted=start,
-        measured=float(mean),
-        tolerance=3 * float(error) + 1 / width,
-        why="three standard errors, and one over the width",
+    theory, networks, lazy = (data[node].to_dataset() for node in ("theory", "simulation", "lazy"))
+    yield ts.study.limit_agrees(
+        "start",
+        "alignment of the features with the targets before training, extrapolated in 1 / width: the Gaussian process's",
+        lazy["alignment"][0],
+        networks["initial"].mean("gamma0"),
+        span=(0, 1),
     )
-    mean, error = ts.study.mean_and_error(networks["loss"].sel(gamma0=LAZY).mean("step"))
-    yield ts.study.Claim(
-        f"loss at gamma0 = {LAZY:g}, mean over steps: networks, and the tangent kernel",
-        predicted=float(lazy["loss"].mean()),
-        measured=float(mean),
-        tolerance=3 * float(error) + float(lazy["loss"].mean()) * (LAZY**2 + 1 / width),
-        why="three standard errors; relative, the growth of kernels gamma0^2 and one over the width",
+    loss = float(lazy["loss"].mean())
+    yield ts.study.limit_agrees(
+        "lazy",
+        f"loss at gamma0 = {LAZY:g}, mean over steps, extrapolated in 1 / width: the tangent kernel's",
+        loss,
+        networks["loss"].sel(gamma0=LAZY).mean("step"),
+        next_order=loss * LAZY**2,
+        why="gamma0^2, the relative growth of kernels",
     )
     for gamma0 in GAMMA0[1:]:
-        predicted, spread = ts.study.mean_and_error(theory["alignment"].sel(gamma0=gamma0))
-        mean, error = ts.study.mean_and_error(networks["alignment"].sel(gamma0=gamma0))
-        yield ts.study.Claim(
-            f"alignment after training at gamma0 = {gamma0:g}: networks, and mean-field theory",
-            predicted=float(predicted),
-            measured=float(mean),
-            tolerance=3 * float(np.hypot(error, spread)) + 1 / width,
-            why="three standard errors, of networks and theory, and one over the width",
+        yield ts.study.limit_agrees(
+            f"mean field, gamma0 = {gamma0:g}",
+            f"alignment after training at gamma0 = {gamma0:g}, extrapolated in 1 / width: mean-field theory's",
+            ts.study.mean_estimate(theory["alignment"].sel(gamma0=gamma0)),
+            networks["alignment"].sel(gamma0=gamma0),
+            span=(0, 1),
         )
-    yield from bayesian_claims(data["bayesian"], data["posterior"].sel(units="linear"))
-    gain = data["bayesian"]["alignment"] - start
-    yield ts.study.Claim(
-        "deep kernel machine: gain of alignment times nu, over a decade at large nu",
-        predicted=1,
-        measured=float(gain[-1] * NU[-1] / (gain[-6] * NU[-6])),
-        tolerance=float(10 / NU[-6] + 1e-2),
-        why="the gain is like 1 / nu, up to the next order, and the search's own error",
-    )
-
-
-def bayesian_claims(theory, posterior):
-    for width in posterior["width"].values:
-        for nu in SAMPLED:
-            of, exact = posterior.sel(width=width, nu=nu), theory.sel(nu=nu)
-            mean, error = ts.study.mean_and_error(of["gram"])
-            scale = float(np.sqrt((exact["gram"] ** 2).sum()))
-            yield ts.study.Claim(
-                f"nu = {nu:.2g}: distance of the mean Gram matrix of {width} linear units from a deep kernel machine's",
-                predicted=0,
-                measured=float(np.sqrt(((mean - exact["gram"]) ** 2).sum())) / scale,
-                tolerance=3 * float(np.sqrt((error**2).sum())) / scale + (IMAGES + 1) / width,
-                why=f"three standard errors over {effective(of):.0f} effective draws, and (images + 1) / width, "
-                "by which the prior's Gram matrices fluctuate",
+    for nu in SAMPLED:
+        exact, sampled = data["bayesian"].to_dataset().sel(nu=nu), data["posterior"].to_dataset().sel(nu=nu)
+        for name, quantity in (("alignment", "alignment"), ("gram", "Gram matrix along the targets")):
+            yield ts.study.limit_agrees(
+                f"posterior {name}, nu = {nu:.2g}",
+                f"{quantity} of linear units in the posterior at nu = {nu:.2g}, extrapolated in 1 / width: "
+                "a deep kernel machine's",
+                exact[name],
+                sampled[name].sel(units="linear"),
             )
-            mean, error = ts.study.mean_and_error(of["alignment"])
-            yield ts.study.Claim(
-                f"nu = {nu:.2g}: alignment of {width} linear units in the posterior, and of a deep kernel machine",
-                predicted=float(exact["alignment"]),
-                measured=float(mean),
-                tolerance=3 * float(error) + 1 / int(width),
-                why="three standard errors, and one over the width",
-            )
-
-
-def effective(chains):
-    """Draws that are worth as much as those of all chains, by the spread of the chains' means."""
-    return float(chains["variance"].mean() / chains["alignment"].var(ddof=1) * CHAINS)
 
 
 # %% [markdown]
@@ -270,58 +207,55 @@ def effective(chains):
 # %%
 def draw(data):
     figure, axes = plt.subplots(2, 3, figsize=ts.study.page(2, 3, 0.9))
-    theory, networks, bayesian = data["theory"], data["simulation"], data["bayesian"]
-    rich, small = GAMMA0[-1], bayesian["nu"].values[10]
+    rich, small = GAMMA0[-1], NU[10]
     shown = (
         ("(a) Gaussian process", data["lazy"]["kernel"][0]),
-        (rf"(b) mean field, $\gamma_0 = {rich:g}$", theory["kernel"].sel(gamma0=rich).mean("repeat")),
-        (rf"(c) deep kernel, $\nu = {small:.2g}$", bayesian["kernel"].sel(nu=small)),
+        (rf"(b) mean field, $\gamma_0 = {rich:g}$", data["theory"]["kernel"].sel(gamma0=rich).mean("repeat")),
+        (rf"(c) deep kernel, $\nu = {small:.2g}$", data["bayesian"]["kernel"].sel(nu=small)),
     )
     for panel, (title, kernel) in zip(axes[0], shown, strict=True):
         scale = np.sqrt(np.diag(kernel))
         picture = panel.imshow(kernel / np.outer(scale, scale), vmin=-1, vmax=1, cmap="RdBu_r")
-        panel.set(title=title, xticks=[IMAGES / 4 - 0.5, 3 * IMAGES / 4 - 0.5], yticks=[])
-        panel.set_xticklabels(["threes", "eights"])
+        panel.set_xticks([IMAGES / 4 - 0.5, 3 * IMAGES / 4 - 0.5], ["threes", "eights"])
+        panel.set(title=title, yticks=[])
     figure.colorbar(picture, ax=axes[0], label="cosine", shrink=0.8)
     loss_panel(axes[1, 0], data)
-    gamma0_panel(axes[1, 1], theory, networks, data["lazy"])
-    nu_panel(axes[1, 2], bayesian, data["posterior"], data["lazy"])
+    gamma0_panel(axes[1, 1], data)
+    nu_panel(axes[1, 2], data)
     return {"representation": figure}
 
 
 def loss_panel(panel, data):
     panel.plot(data["lazy"]["step"], data["lazy"]["loss"], color="black", linestyle="--", label="tangent kernel")
     for color, gamma0 in zip(ts.study.PALETTE, (LAZY, *GAMMA0[-2:]), strict=False):
-        mean, _ = ts.study.mean_and_error(data["theory"]["loss"].sel(gamma0=gamma0))
+        mean = data["theory"]["loss"].sel(gamma0=gamma0).mean("repeat")
         panel.plot(mean["step"], mean, color=color)
-        mean, error = ts.study.mean_and_error(data["simulation"]["loss"].sel(gamma0=gamma0))
-        panel.errorbar(mean["step"], mean, error, fmt="o", color=color, label=rf"$\gamma_0 = {gamma0:g}$")
-    panel.set(title="(d) training", xlabel="step", ylabel="loss", yscale="log")
-    panel.set_ylim(2e-6, 1)
+        widest = data["simulation"]["loss"].sel(gamma0=gamma0).isel(width=-1)
+        ts.study.points(panel, widest, color=color, label=rf"$\gamma_0 = {gamma0:g}$")
+    panel.set(title="(d) training", xlabel="step", ylabel="loss", yscale="log", ylim=(2e-6, 1))
     panel.legend(loc="lower left")
 
 
-def gamma0_panel(panel, theory, networks, lazy):
-    panel.axhline(float(lazy["alignment"][0]), color="black", linestyle="--", label="Gaussian process")
-    mean, error = ts.study.mean_and_error(theory["alignment"])
-    panel.plot(mean["gamma0"], mean, color=ts.study.PALETTE[0], label="mean field")
-    band = {"color": ts.study.PALETTE[0], "alpha": 0.2, "linewidth": 0}
-    panel.fill_between(mean["gamma0"], mean - 2 * error, mean + 2 * error, **band)
-    mean, error = ts.study.mean_and_error(networks["alignment"])
-    panel.errorbar(mean["gamma0"], mean, error, fmt="o", color=ts.study.PALETTE[1], label="networks")
-    panel.set(title="(e) gradient descent", xlabel=r"$\gamma_0$", ylabel="alignment with targets")
-    panel.set_ylim(0, 1.05)
+def gamma0_panel(panel, data):
+    color = ts.study.PALETTE[0]
+    panel.axhline(data["lazy"]["alignment"][0], color="black", linestyle="--", label="Gaussian process")
+    mean, error = ts.study.mean_and_error(data["theory"]["alignment"])
+    panel.plot(mean["gamma0"], mean, color=color, label="mean field")
+    panel.fill_between(mean["gamma0"], mean - 2 * error, mean + 2 * error, color=color, alpha=0.2, linewidth=0)
+    widest = data["simulation"]["alignment"].isel(width=-1)
+    ts.study.points(panel, widest, color=ts.study.PALETTE[1], label=f"networks, width {int(widest['width'])}")
+    panel.set(title="(e) gradient descent", xlabel=r"$\gamma_0$", ylabel="alignment with targets", ylim=(0, 1.05))
     panel.legend()
 
 
-def nu_panel(panel, bayesian, posterior, lazy):
-    panel.axhline(float(lazy["alignment"][0]), color="black", linestyle="--", label="Gaussian process")
-    panel.plot(bayesian["nu"], bayesian["alignment"], color=ts.study.PALETTE[0], label="deep kernel machine")
-    width = int(posterior["width"][-1])
-    for color, marker, units in zip(ts.study.PALETTE[1:], "oD", posterior["units"].values, strict=False):
-        mean, error = ts.study.mean_and_error(posterior["alignment"].sel(units=units, width=width))
-        what = {"linear": "linear units", "erf": "neurons"}[units]
-        panel.errorbar(mean["nu"], mean, error, fmt=marker, color=color, mfc="none", label=f"{width} {what}")
+def nu_panel(panel, data):
+    exact, sampled = data["bayesian"]["alignment"], data["posterior"]["alignment"].isel(width=-1)
+    panel.axhline(data["lazy"]["alignment"][0], color="black", linestyle="--", label="Gaussian process")
+    panel.plot(exact["nu"], exact, color=ts.study.PALETTE[0], label="deep kernel machine")
+    names = {"linear": "linear units", "erf": "neurons"}
+    for color, marker, units in zip(ts.study.PALETTE[1:], "oD", sampled["units"].values, strict=False):
+        label = f"{int(sampled['width'])} {names[units]}"
+        ts.study.points(panel, sampled.sel(units=units), fmt=marker, color=color, mfc="none", label=label)
     panel.set(title="(f) Bayesian", xlabel=r"width per output $\nu$", xscale="log", ylim=(0, 1.05))
     panel.legend()
 

@@ -11,6 +11,7 @@ is reached like one over the width, and its intervals cover where those of the G
 # covariance that grows with the data's own size $y^\top K^{-1} y$: outlying data widen it.
 
 # %%
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -22,14 +23,13 @@ from scipy import stats
 from sklearn.datasets import load_diabetes
 
 import theorysim as ts
-from theorysim.quadrature import gaussian_mean
 
 TITLE = "Networks with a random readout scale"
 SOURCES = ("arXiv:2107.01408",)
 
 
 class Preset(NamedTuple):
-    """Widths, batches of networks and networks in each; data sets for the calibration; splits of the real data."""
+    """Widths; batches of networks and networks in each; data sets for the calibration; splits of the real data."""
 
     widths: tuple[int, ...]
     batches: int
@@ -39,15 +39,20 @@ class Preset(NamedTuple):
 
 
 PRESETS = {
-    "smoke": Preset((2, 8, 64), batches=8, networks=4096, data_sets=400, splits=24),
-    "laptop": Preset((1, 2, 4, 8, 16, 64), batches=16, networks=2**15, data_sets=4000, splits=100),
-    "paper": Preset((1, 2, 4, 8, 16, 256), batches=32, networks=2**18, data_sets=100_000, splits=1000),
+    "smoke": Preset((4, 8, 16), batches=8, networks=8192, data_sets=400, splits=8),
+    "laptop": Preset((1, 2, 4, 8, 16, 32), batches=16, networks=2**15, data_sets=4000, splits=100),
+    "paper": Preset((1, 2, 4, 8, 16, 32, 64), batches=32, networks=2**18, data_sets=100_000, splits=1000),
 }
 SHAPE, RATE = 2.0, 2.0
 TRAIN, TEST, WIDTH = 16, 4, 512  # of the calibration: data from networks of this width
+HIDDEN = {"weight_var": 2.0, "bias_var": 0.1}
 NETWORK = {"depth": 1, "weight_var": jnp.array([2.0, 1.0]), "bias_var": jnp.array([0.1, 0.0])}
-LEVELS = np.linspace(0.02, 0.98, 49)
-OUTLIERS = (0.0, 0.05, 0.1, 0.2)
+OUTLIERS = (0.0, 0.04, 0.1, 0.2)
+DATA = 50  # for training, and as many for the test, of the real data
+PROCESSES = {"student": "t process", "gaussian": "Gaussian process"}
+OUTPUT = 0.72  # in units of its scale: where the distribution function of finite networks is furthest from its limit
+LIMIT = stats.t(2 * SHAPE)
+LAWS = {"student": stats.t(2 * SHAPE + TRAIN), "gaussian": stats.norm()}  # of an output, as predicted, over its scale
 
 
 # %% [markdown]
@@ -55,29 +60,38 @@ OUTLIERS = (0.0, 0.05, 0.1, 0.2)
 
 
 # %%
-def network(key, x, width):
-    """Outputs at x of one network with one hidden layer of erf, and the random scale."""
-    hidden, bias, readout, scale = jax.random.split(key, 4)
-    weight_var, bias_var = NETWORK["weight_var"][0], NETWORK["bias_var"][0]
-    z = jnp.sqrt(weight_var / x.shape[1]) * x @ jax.random.normal(hidden, (x.shape[1], width))
-    features = ts.infinite.erf(z + jnp.sqrt(bias_var) * jax.random.normal(bias, (1, width)))
-    std = jnp.sqrt(RATE / jax.random.gamma(scale, SHAPE))
-    return std / np.sqrt(width) * features @ jax.random.normal(readout, (width,))
+def outputs_of(key, x, width, most):
+    """Outputs at x of one network, the first `width` of `most` neurons of erf in its hidden layer; and their scale."""
+    dim, freedom = x.shape[1], int(2 * SHAPE)
+    normal = jax.random.normal(key, ((dim + 2) * most + freedom,), jnp.float32)  # one draw: each takes time to compile
+    hidden, bias, readout, scale = jnp.split(normal, np.cumsum([dim * most, most, most]))
+    z = jnp.sqrt(HIDDEN["weight_var"] / dim) * x @ hidden.reshape(dim, most) + jnp.sqrt(HIDDEN["bias_var"]) * bias[None]
+    # Half a chi-square of 2 shape degrees of freedom is Gamma(shape).
+    std = jnp.sqrt(RATE / (jnp.square(scale).sum() / 2) / width)
+    return std * ts.infinite.erf(z) @ jnp.where(jnp.arange(most) < width, readout, 0.0)
 
 
 def simulate(preset):
     x = jax.random.normal(jax.random.key(1), (TRAIN + TEST, 4))
     nngp = ts.infinite.fully_connected(ts.infinite.erf, x, **NETWORK).nngp
     blocks = nngp[:TRAIN, :TRAIN], nngp[TRAIN:, :TRAIN], nngp[TRAIN:, TRAIN:]
+    variance = ts.infinite.nngp_variance(ts.infinite.erf, x[:2], depth=1, **HIDDEN)[0, 0]
+    kernel_variance = variance / (HIDDEN["weight_var"] * nngp[0, 0]) ** 2
+
+    def law(output):
+        density = partial(jax.scipy.stats.t.pdf, df=2 * SHAPE)
+        return {"correction": ts.infinite.cdf_correction(density, output, kernel_variance=kernel_variance)}
 
     def outputs(width, key):
-        keys = jax.random.split(key, preset.networks)
-        f = jax.lax.map(lambda key: network(key, x[:1], width)[0], keys, batch_size=4096)
+        def output(key):
+            return outputs_of(key, x[:1], width, preset.widths[-1])[0]
+
+        f = jax.lax.map(output, jax.random.split(key, preset.networks), batch_size=4096)
         return {"output": f / jnp.sqrt(nngp[0, 0] * RATE / SHAPE)}
 
     def calibration(data_set, key):  # noqa: ARG001 (the data set is the key)
         """How many standard deviations each test output lies from its prediction, under both processes."""
-        f = network(key, x, WIDTH)
+        f = outputs_of(key, x, WIDTH, WIDTH)
         student = ts.infinite.posterior.student(*blocks, f[:TRAIN], shape=SHAPE, rate=RATE)
         gaussian = ts.infinite.posterior.gaussian(*blocks, f[:TRAIN])
         error = f[TRAIN:] - student.mean
@@ -86,163 +100,112 @@ def simulate(preset):
             "gaussian": error / jnp.sqrt(jnp.diag(gaussian.covariance) * RATE / (SHAPE - 1)),
         }
 
-    def coverage(level):
-        """Of central intervals: exact for the t process, and for the Gaussian one at the mean scale of the prior."""
-        z = jax.scipy.special.ndtri((1 + level) / 2) * jnp.sqrt(SHAPE / (SHAPE - 1))
-        # cdf of t with 4 degrees of freedom
-        s = z / jnp.sqrt(4 + z**2)
-        return {"student": level, "gaussian": s * (3 - s**2) / 2}
-
-    networks = ts.sweep(
-        outputs,
-        ts.Grid(width=ts.static(*preset.widths)),
-        key=jax.random.key(2),
-        repeats=preset.batches,
-        dims={"output": ["network"]},
-    )
-    calibrated = ts.sweep(
-        calibration,
-        ts.Grid(data_set=np.arange(preset.data_sets)),
-        key=jax.random.key(3),
-        dims={"student": ["test"], "gaussian": ["test"]},
-    )
-    lines = ts.sweep(coverage, ts.Grid(level=LEVELS)).assign_attrs(spread=spread(x[:1]))
+    theory = ts.sweep(law, ts.Grid(output=np.array([OUTPUT])))
+    widths, data_sets = ts.Grid(width=np.array(preset.widths)), ts.Grid(data_set=np.arange(preset.data_sets))
+    random = {"key": jax.random.key(2), "repeats": preset.batches}
+    networks = ts.sweep(outputs, widths, dims={"output": ["network"]}, **random)
+    tests = {"student": ["test"], "gaussian": ["test"]}
+    calibrated = ts.sweep(calibration, data_sets, key=jax.random.key(3), dims=tests)
     return xr.DataTree.from_dict(
         {
-            "theory": lines,
+            "theory": theory.assign_attrs(kernel_variance=float(kernel_variance)),
             "simulation": networks,
-            "calibration": calibrated,
+            "calibration": calibrated.rename(data_set="repeat"),
             "diabetes": diabetes(preset.splits),
         }
     )
 
 
-def spread(x):
-    """Var(phi^2) / (E phi^2)^2 of a neuron: N times the variance of the kernel of networks of width N."""
-    erf = ts.infinite.erf
-    q = ts.infinite.fully_connected(erf, x, depth=0, weight_var=2.0, bias_var=0.1).nngp[0, 0]
-    square, fourth = (gaussian_mean(lambda z, p=p: erf(z) ** p, q) for p in (2, 4))
-    return float(fourth / square**2 - 1)
-
-
 def diabetes(splits):
-    """Log density of test data, where a share of all data, training and test, is replaced by outliers."""
-    data, targets = load_diabetes(return_X_y=True)
-    x = jnp.asarray((data - data.mean(0)) / data.std(0))
-    y = jnp.asarray((targets - targets.mean()) / targets.std())
+    """Log density of test data, where a fraction of all data, training and test, is replaced by outliers."""
+    x, y = (jnp.asarray((part - part.mean(0)) / part.std(0)) for part in load_diabetes(return_X_y=True))
     nngp = ts.infinite.fully_connected(ts.infinite.erf, x, **NETWORK).nngp
     noisy = nngp / jnp.diag(nngp).mean() + jnp.eye(len(x))  # as much noise as signal, both of one scale
 
     def split(outliers, key):
         order, dirt = jax.random.split(key)
         index = jax.random.permutation(order, len(x))
-        train, test = index[:100], index[100:200]
-        bad = jnp.arange(200) % 100 < outliers * 100
-        dirty = jnp.where(bad, 8 * jax.random.normal(dirt, (200,)), y[index[:200]])
-        seen, unseen = dirty[:100], dirty[100:]
+        train, test = index[:DATA], index[DATA : 2 * DATA]
+        bad = jnp.tile(jnp.arange(DATA) < outliers * DATA, 2)
+        dirty = jnp.where(bad, 8 * jax.random.normal(dirt, bad.shape), y[index[: 2 * DATA]])
+        seen, unseen = dirty[:DATA], dirty[DATA:]
         blocks = noisy[train][:, train], noisy[test][:, train], noisy[test][:, test]
-        # Both start from a typical scale of a half, the share of the variance that is noise.
+        # Both start from a typical scale of a half, the part of the variance that is noise.
         student = ts.infinite.posterior.student(*blocks, seen, shape=SHAPE, rate=SHAPE / 2)
         gaussian = ts.infinite.posterior.gaussian(*blocks, seen)
+        scale, std = jnp.sqrt(jnp.diag(student.scale)), jnp.sqrt(jnp.diag(gaussian.covariance) / 2)
+        t, normal = jax.scipy.stats.t, jax.scipy.stats.norm
         return {
-            "student": t_log_density(unseen, student.mean, jnp.diag(student.scale), student.degrees_of_freedom).mean(),
-            "gaussian": jax.scipy.stats.norm.logpdf(
-                unseen, gaussian.mean, jnp.sqrt(jnp.diag(gaussian.covariance) / 2)
-            ).mean(),
+            "student": t.logpdf(unseen, student.degrees_of_freedom, student.mean, scale).mean(),
+            "gaussian": normal.logpdf(unseen, gaussian.mean, std).mean(),
         }
 
     return ts.sweep(split, ts.Grid(outliers=np.array(OUTLIERS)), key=jax.random.key(4), repeats=splits, lanes=8)
 
 
-def t_log_density(y, mean, scale, degrees_of_freedom):
-    return jax.scipy.stats.t.logpdf(y, degrees_of_freedom, mean, jnp.sqrt(scale))
-
-
 # %% [markdown]
 # ## What must agree
 #
-# The Kolmogorov-Smirnov distance of $M$ outputs from their own law is $.87 / \sqrt M$ on average, and follows
-# Kolmogorov's law. A network's own kernel is $r K$, where $r$ has mean 1 and a variance of $v / N$: its outputs have
-# the distribution function $\mathrm{E} F(x / \sqrt r) = F(x) + \frac{v}{8 N} (3 x F'(x) + x^2 F''(x)) + O(N^{-2})$.
+# A network's own kernel is $r K$, where $r$ has mean 1 and a variance of $v / N$: its outputs have the distribution
+# function $\mathrm{E} F(x / \sqrt r) = F(x) + \frac{v}{8 N} (3 x F'(x) + x^2 F''(x)) + O(N^{-2})$.
 
 
 # %%
 def claims(data):
-    outputs = data["simulation"]["output"]
-    wide = outputs.isel(width=-1).values.ravel()
-    scaled = distance(wide, limit().cdf) * np.sqrt(wide.size)
-    yield ts.study.Claim(
-        f"outputs at width {int(outputs['width'][-1])}: Kolmogorov-Smirnov distance from the t law, times root samples",
-        predicted=float(stats.kstwobign.mean()),
-        measured=float(scaled),
-        tolerance=float(stats.kstwobign.ppf(0.9973) - stats.kstwobign.mean()),
-        why="Kolmogorov's law, to three sigma",
+    outputs, theory = data["simulation"]["output"], data["theory"]
+    far = 3 * LIMIT.std()
+    yield ts.study.limit_agrees(
+        "tails",
+        "Student's t gives the probability of an output beyond three standard deviations, extrapolated in 1 / width "
+        f"(a Gaussian: {2 * stats.norm.sf(3):.4f})",
+        2 * LIMIT.sf(far),
+        (abs(outputs.sel(width=slice(8, None))) > far).mean("network"),
+        span=(0, 1),
     )
-    gaussian = stats.norm(scale=np.sqrt(SHAPE / (SHAPE - 1)))
-    x = np.linspace(-8, 8, 20001)
-    yield ts.study.Claim(
-        "their distance from a Gaussian of the same variance",
-        predicted=float(abs(limit().cdf(x) - gaussian.cdf(x)).max()),
-        measured=float(distance(wide, gaussian.cdf)),
-        tolerance=float(stats.kstwobign.ppf(0.9973) / np.sqrt(wide.size)),
-        why="distances differ by no more than that of the sample from its own law, to three sigma",
+    predicted, width = theory["correction"].item(), 8
+    yield ts.study.agrees(
+        "first order in 1 / width",
+        f"the fluctuation of kernels at width {width} gives width times the deviation of the distribution function "
+        f"from Student's t, at an output of {OUTPUT}",
+        predicted,
+        ts.study.mean_estimate(width * deviation(outputs.sel(width=width))),
+        next_order=abs(predicted) * theory.attrs["kernel_variance"] / width,
+        why="the next order, smaller by the relative variance of the kernel",
     )
-    width, at = outputs["width"].values[outputs.sizes["width"] // 2], farthest(data)
-    measured = deviation(outputs.sel(width=width).values, at)
-    yield ts.study.Claim(
-        f"distribution function at width {width}, where it deviates most from the t law: deviation times width",
-        predicted=float(correction(data, at)),
-        measured=float(width * measured.mean()),
-        tolerance=float(
-            3 * width * measured.std(ddof=1) / np.sqrt(measured.size)
-            + abs(correction(data, at)) * data["theory"].attrs["spread"] / width
-        ),
-        why="three standard errors over batches, and the spread of a neuron over the width for the next order",
-    )
-    calibration = data["calibration"]
-    for process, law in (("student", stats.t(2 * SHAPE + TRAIN)), ("gaussian", stats.norm())):
-        inside = (abs(calibration[process]) < law.ppf(0.75)).mean("test").values
-        predicted = data["theory"][process].interp(level=0.5, method="cubic")
-        yield ts.study.Claim(
-            f"share of outputs in the 50 % interval of the {process} process",
-            predicted=float(predicted),
-            measured=float(inside.mean()),
-            tolerance=float(3 * inside.std(ddof=1) / np.sqrt(inside.size) + 1 / WIDTH),
-            why="three standard errors over data sets, and one over the width of the networks",
+    for process, name in PROCESSES.items():
+        inside = abs(data["calibration"][process]) < LAWS[process].ppf(0.75)
+        yield ts.study.agrees(
+            f"50 % interval, {process}",
+            f"probability that an output of a network lies in the 50 % interval of its {name}",
+            coverage(process, 0.5),
+            ts.study.mean_estimate(inside.mean("test")),
+            next_order=1 / WIDTH,
+            why="1 / width of the networks",
+            span=(0, 1),
         )
-    better = (data["diabetes"]["student"] > data["diabetes"]["gaussian"]).sel(outliers=0.1)
+    dirty = data["diabetes"].to_dataset().sel(outliers=0.1)
+    gain = ts.study.mean_estimate(dirty["student"] - dirty["gaussian"])
     yield ts.study.Claim(
-        "diabetes data, one in ten an outlier: share of splits that the t process predicts better",
-        predicted=1,
-        measured=float(better.mean()),
-        tolerance=0.05,
-        why="a sign, in all splits but one of twenty",
+        "diabetes with outliers",
+        "diabetes data, one outlier in ten: mean log density of test data, t process above Gaussian process",
+        predicted=dirty["gaussian"].mean(),
+        measured=dirty["student"].mean(),
+        tolerance=3 * gain.standard_error,
+        why="three standard errors of the difference, over splits",
+        standard_error=gain.standard_error,
+        kind="at least",
     )
 
 
-def limit():
-    return stats.t(2 * SHAPE)
+def coverage(process, level):
+    """Of central intervals: exact for the t process; the Gaussian one has the mean scale of the prior."""
+    gaussian = 2 * LIMIT.cdf(stats.norm.ppf((1 + level) / 2) * np.sqrt(SHAPE / (SHAPE - 1))) - 1
+    return {"student": level, "gaussian": gaussian}[process]
 
 
-def correction(data, x):
-    """N times the deviation of networks of width N from the t law: v (3 x F' + x^2 F'') / 8."""
-    nu, density = 2 * SHAPE, limit().pdf(x)
-    slope = -density * (nu + 1) * x / (nu + x**2)
-    return data["theory"].attrs["spread"] * (3 * x * density + x**2 * slope) / 8
-
-
-def farthest(data):
-    grid = np.linspace(0.01, 8, 4001)
-    return float(grid[np.argmax(abs(correction(data, grid)))])
-
-
-def deviation(batches, x):
-    """Of each batch's distribution function from the t law at x, by symmetry also from -x."""
-    return ((batches <= x).mean(-1) + (batches > -x).mean(-1)) / 2 - limit().cdf(x)
-
-
-def distance(sample, cdf):
-    return stats.kstest(sample, cdf).statistic
+def deviation(outputs):
+    """Of each batch's distribution function from the t law at OUTPUT, by symmetry also from -OUTPUT."""
+    return ((outputs <= OUTPUT).mean("network") + (outputs > -OUTPUT).mean("network")) / 2 - LIMIT.cdf(OUTPUT)
 
 
 # %% [markdown]
@@ -261,64 +224,50 @@ def draw(data):
 
 def law_panel(panel, outputs):
     x = np.linspace(-7, 7, 400)
-    panel.plot(x, limit().pdf(x), color=ts.study.PALETTE[0], label="t law")
-    gaussian = stats.norm(scale=np.sqrt(SHAPE / (SHAPE - 1)))
-    panel.plot(x, gaussian.pdf(x), color="0.6", linestyle="--", label="Gaussian of its variance")
+    panel.plot(x, LIMIT.pdf(x), color=ts.study.PALETTE[0], label="t law")
+    panel.plot(x, stats.norm.pdf(x, scale=LIMIT.std()), color="0.6", linestyle="--", label="Gaussian of its variance")
     edges = np.linspace(-7, 7, 36)
-    centres = (edges[1:] + edges[:-1]) / 2
+    centres, step = (edges[1:] + edges[:-1]) / 2, edges[1] - edges[0]
     for color, index, marker in ((ts.study.PALETTE[1], 0, "s"), (ts.study.PALETTE[2], -1, "o")):
-        batches = outputs.isel(width=index).values
-        density = np.stack([np.histogram(b, edges)[0] / (b.size * (edges[1] - edges[0])) for b in batches])
-        error = density.std(0, ddof=1) / np.sqrt(len(density))
-        style = {"fmt": marker, "color": color, "linewidth": 0.7, "label": f"width {int(outputs['width'][index])}"}
-        panel.errorbar(centres, density.mean(0), error, **style)
+        batches = outputs.isel(width=index)
+        counts = np.stack([np.histogram(batch, edges)[0] for batch in batches])
+        density = xr.DataArray(counts / (batches.sizes["network"] * step), {"x": centres}, ("repeat", "x"))
+        label = f"width {int(batches['width'])}"
+        ts.study.points(panel, density, fmt=marker, color=color, linewidth=0.7, label=label)
     panel.set(title="(a) outputs of random networks", xlabel="output, in units of its scale", ylabel="density")
     panel.set(yscale="log", ylim=(3e-4, 0.9))
     panel.legend()
 
 
 def width_panel(panel, data):
-    outputs, at = data["simulation"]["output"], farthest(data)
+    outputs = data["simulation"]["output"]
     width = outputs["width"].values
-    grid = np.geomspace(width[0], width[-1], 100)
-    panel.plot(grid, abs(correction(data, at)) / grid, color=ts.study.PALETTE[0], label="first order in $1/N$")
-    batches = deviation(outputs.transpose("width", "repeat", "network").values, at)
-    error = batches.std(1, ddof=1) / np.sqrt(batches.shape[1])
-    panel.errorbar(width, abs(batches.mean(1)), error, fmt="o", color=ts.study.PALETTE[1], label="networks")
-    panel.set(title=f"(b) deviation from the t law, at output {at:.2f}", xlabel="width $N$")
-    panel.set(ylabel="deviation of the cdf")
-    panel.set_xscale("log", base=2)
-    panel.set_yscale("log")
-    panel.set_xticks(width, [f"{w}" for w in width])
+    first_order = data["theory"]["correction"].item() / width
+    panel.plot(width, first_order, color=ts.study.PALETTE[0], label="first order in $1/N$")
+    ts.study.points(panel, deviation(outputs), color=ts.study.PALETTE[1], label="networks")
+    panel.set(title=f"(b) deviation from the t law, at output {OUTPUT}", ylabel="deviation of the cdf", yscale="log")
+    ts.study.width_axis(panel, width)
     panel.legend()
 
 
 def calibration_panel(panel, data):
-    lines, points = data["theory"].to_dataset(), data["calibration"]
-    shown = lines["level"].values[::4]
-    for color, process, law in (
-        (ts.study.PALETTE[0], "student", stats.t(2 * SHAPE + TRAIN)),
-        (ts.study.PALETTE[1], "gaussian", stats.norm()),
-    ):
-        panel.plot(lines["level"], lines[process], color=color)
-        inside = (abs(points[process].values)[..., None] < law.ppf((1 + shown) / 2)).mean(1)
-        error = inside.std(0, ddof=1) / np.sqrt(len(inside))
-        label = {"student": "t process", "gaussian": "Gaussian process"}[process]
-        panel.errorbar(shown, inside.mean(0), error, fmt="o", color=color, label=label)
+    level = np.linspace(0.02, 0.98, 49)
+    shown = xr.DataArray(level[::4], {"level": level[::4]})
+    for color, (process, law) in zip(ts.study.PALETTE, LAWS.items(), strict=False):
+        panel.plot(level, coverage(process, level), color=color)
+        inside = abs(data["calibration"][process]) < shown.copy(data=law.ppf((1 + shown) / 2))
+        ts.study.points(panel, inside.mean("test"), color=color, label=PROCESSES[process])
     panel.set(title=f"(c) calibration, networks of width {WIDTH}", xlabel="level of the interval")
-    panel.set(ylabel="share of test outputs inside")
+    panel.set(ylabel="test outputs inside (fraction)")
     panel.legend()
 
 
 def outlier_panel(panel, diabetes):
-    for color, process, label in (
-        (ts.study.PALETTE[0], "student", "t process"),
-        (ts.study.PALETTE[1], "gaussian", "Gaussian process"),
-    ):
-        mean, error = ts.study.mean_and_error(diabetes[process])
-        panel.errorbar(100 * diabetes["outliers"], mean, error, fmt="o-", color=color, linewidth=0.7, label=label)
-    panel.set(title="(d) diabetes progression", xlabel="outliers in the data (%)")
-    panel.set(ylabel="log density of a test datum")
+    percent = 100 * diabetes["outliers"]
+    for color, (process, label) in zip(ts.study.PALETTE, PROCESSES.items(), strict=False):
+        ts.study.points(panel, diabetes[process], percent, fmt="o-", color=color, linewidth=0.7, label=label)
+    panel.set(title="(d) diabetes progression", xlabel="outliers in the data (%)", xticks=percent)
+    panel.set(ylabel="mean log density of test data")
     panel.legend()
 
 

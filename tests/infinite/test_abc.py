@@ -49,6 +49,8 @@ def test_published_changes_by_layer():
         (abc.ntk(2), [0.5, 0.5], 0),
         (abc.standard(2, c=1.0), [1.5, 0.5], 0),
         (abc.standard(2), [0.5, -0.5], -1),
+        (abc.integrable(3), [1, 0.5, 1], 1),
+        (abc.mean_field(2), [0.5, 1], 1),
     ]:
         found = abc.changes(parametrisation, first_step=True)
         np.testing.assert_allclose(found.hidden, hidden, atol=1e-15)

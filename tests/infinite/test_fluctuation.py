@@ -1,11 +1,12 @@
-"""Fluctuations of finite networks' kernels: Wishart moments of linear networks, and networks drawn at random."""
+"""Fluctuations of networks: Wishart moments of linear ones, random ones, and switches in closed form."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
-from theorysim.infinite import nngp_variance
+from theorysim.infinite import cdf_correction, nngp_variance
 
 X = jax.random.normal(jax.random.key(0), (4, 6))
 
@@ -41,10 +42,33 @@ def test_random_networks_scatter_as_much():
     assert (abs(squares.mean(0) - exact) < 4 * error + 4 / width * exact).all()
 
 
+@pytest.mark.parametrize("law", ["norm", "t"])
+def test_outputs_of_networks_of_switches_deviate_as_much(law):
+    """Neurons that are 1 with the chance p and else 0: r is binomial / (width p), and E F a finite sum."""
+    p, x = 0.8, np.array([-1.5, 0.4, 2.5])
+    limit, density = {
+        "norm": (stats.norm, jax.scipy.stats.norm.pdf),
+        "t": (stats.t(4), lambda x: jax.scipy.stats.t.pdf(x, 4)),
+    }[law]
+    first_order = cdf_correction(density, jnp.asarray(x), kernel_variance=(1 - p) / p)
+
+    def deviation(width):
+        """Width times that of E F, after the output of no neurons, 0, which is rarer than rounding."""
+        count = np.arange(1, width + 1)
+        exact = limit.cdf(x[:, None] / np.sqrt(count / (width * p))) @ stats.binom(width, p).pmf(count)
+        return width * (exact - limit.cdf(x))
+
+    small, large = (deviation(width) - first_order for width in (100, 200))
+    assert abs(large).max() < 0.05 * abs(first_order).max()
+    np.testing.assert_allclose(small / large, 2, rtol=0.1)
+
+
 def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="depth=0: give a whole number >= 1"):
         nngp_variance(jnp.tanh, X, depth=0)
     with pytest.raises(ValueError, match=r"weight_var=-1\.0: give a value >= 0"):
         nngp_variance(jnp.tanh, X, depth=1, weight_var=-1.0)
+    with pytest.raises(ValueError, match=r"kernel_variance=-1\.0: give a value >= 0"):
+        cdf_correction(jax.scipy.stats.norm.pdf, X[0], kernel_variance=-1.0)
     with pytest.raises(ValueError, match="x holds 1 values that are not finite"):
         nngp_variance(jnp.tanh, X.at[0, 0].set(jnp.nan), depth=1)

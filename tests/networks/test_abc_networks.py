@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from theorysim.estimate import exponent
-from theorysim.infinite.abc import Parametrisation, changes, mup, ntk, shift, standard, transfer
+from theorysim.infinite.abc import Parametrisation, changes, integrable, mean_field, mup, ntk, shift, standard, transfer
 from theorysim.networks import train
 from theorysim.networks.abc import abc_network, coordinate_change, coordinate_check
 from theorysim.networks.transfer import role, transfer_adam, transfer_network, transfer_sgd
@@ -67,6 +67,19 @@ def test_coordinate_check_finds_the_exponents_of_every_layer():
         abs(found.exponent.value - wanted)[stable], 3 * found.exponent.standard_error[stable] + 0.02
     )
     np.testing.assert_allclose(found.exponent.value[3, :2], [-0.5, 0.5], atol=0.1)
+
+
+def test_the_first_step_where_signals_shrink():
+    """IP and MFP of three hidden layers: three standard errors, and 0.02 of finite width."""
+    parametrisations = stacked(integrable(3), mean_field(3))
+    with jax.enable_x64(False):
+        single = jax.tree.map(lambda leaf: leaf.astype(np.float32), (parametrisations, X, Y))
+        check = jax.vmap(lambda p: coordinate_check(p, *single[1:], key=jax.random.key(4), **CHECK))
+        found = jax.jit(check)(single[0])
+    theory = jax.vmap(lambda p: changes(p, first_step=True))(parametrisations)
+    wanted = -np.concatenate([theory.hidden, theory.output[:, None]], 1)
+    assert (found.exponent.standard_error < 0.05).all()
+    np.testing.assert_array_less(abs(found.exponent.value - wanted), 3 * found.exponent.standard_error + 0.02)
 
 
 def test_a_quiet_readout_learns_before_the_features_do():

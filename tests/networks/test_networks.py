@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from theorysim.infinite import erf
-from theorysim.networks import MLP, empirical_ntk, propagate, train
+from theorysim.networks import MLP, empirical_ntk, propagate, standard_normal_params, train
 
 X = jax.random.normal(jax.random.key(0), (6, 4))
 TARGETS = jax.random.normal(jax.random.key(1), (6,))
@@ -35,6 +35,18 @@ def test_parameters_are_standard_normal_and_scaled_in_the_forward_pass():
     h = jnp.tanh(np.sqrt(1.5 / 300) * h @ second["weights"] + np.sqrt(0.2) * second["biases"])
     f = np.sqrt(1.5 / 300) * h @ readout["weights"] + np.sqrt(0.2) * readout["biases"]
     np.testing.assert_allclose(network.apply({"params": params}, X), f, rtol=1e-12, atol=1e-14)
+
+
+def test_one_draw_has_the_law_of_the_initial_parameters():
+    network = MLP(width=300, depth=2, activation=jnp.tanh)
+    params = jax.jit(lambda key: standard_normal_params(network, X, key=key))(jax.random.key(3))
+    shapes = jax.eval_shape(network.init, jax.random.key(3), X)
+    assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, shapes)
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {X.dtype}
+    for leaf in jax.tree.leaves(params):
+        if leaf.size > 1:
+            np.testing.assert_allclose(leaf.mean(), 0, atol=4 / np.sqrt(leaf.size))
+            np.testing.assert_allclose(leaf.var(), 1, atol=4 * np.sqrt(2 / leaf.size))
 
 
 def test_variances_may_be_traced():

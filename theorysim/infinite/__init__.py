@@ -24,6 +24,7 @@ from theorysim.infinite.activation import sin as sin
 from theorysim.infinite.activation import sinusoid as sinusoid
 from theorysim.infinite.activation import softplus as softplus
 from theorysim.infinite.activation import tanh as tanh
+from theorysim.infinite.fluctuation import cdf_correction as cdf_correction
 from theorysim.infinite.fluctuation import nngp_variance as nngp_variance
 from theorysim.infinite.kernel import Kernels as Kernels
 from theorysim.infinite.kernel import by_rows as by_rows

@@ -46,11 +46,22 @@ def changes(parametrisation: Parametrisation, *, first_step: bool = False) -> Ch
 
     Valid where the initial signal neither vanishes nor explodes: a_1 + b_1 = 0, inner a_l + b_l = 1/2. From the second
     step on where also [`is_stable`].
+
+    In the `first_step` signals may also shrink, on the way up and on the way down, as those of [`integrable`] and
+    [`mean_field`] do: by n^-s_l up to layer l, s_l = sum_{1 < m <= l} (a_m + b_m - 1/2) with a_1 + b_1 = 0. Then
+
+        hidden_l = s_l + drive - 1 + min_{m <= l} (2 a_m + c + [m = 1] + s_L - 2 s_m + 2 s_{m-1}),
+        output   = min(2 a_{L+1} + c + 2 s_L, a_{L+1} + b_{L+1} + hidden_L) - 1
+
+    for an activation with phi(0) = 0 and phi'(0) != 0.
     """
     initial, rate = invariants(parametrisation)
     drive = initial[-1] if first_step else jnp.minimum(initial[-1], rate[-1])
-    hidden = drive - 1 + jax.lax.cummin(rate[:-1].at[0].add(1.0))
-    return Changes(hidden, jnp.minimum(rate[-1], initial[-1] + hidden[-1]) - 1)
+    shrunk = jnp.cumsum((initial[:-1] - 0.5).at[0].set(0.0)) if first_step else jnp.zeros_like(rate[:-1])
+    below = jnp.roll(shrunk, 1).at[0].set(0.0)
+    steps = rate[:-1].at[0].add(1.0) + shrunk[-1] - 2 * shrunk + 2 * below
+    hidden = shrunk + drive - 1 + jax.lax.cummin(steps)
+    return Changes(hidden, jnp.minimum(rate[-1] + 2 * shrunk[-1], initial[-1] + hidden[-1]) - 1)
 
 
 def feature_exponent(parametrisation: Parametrisation) -> Scalar:

@@ -1,4 +1,4 @@
-"""How far the kernels of finite networks are from their limits, to leading order in 1 / width.
+"""How far finite networks are from their limits, to leading order in 1 / width: their kernels, and their outputs' law.
 
 Neurons of a layer are independent given the layer before. The covariance V / width of kappa = (K_aa, K_ab, K_bb), for
 two inputs a and b, so obeys
@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 from theorysim.checks import require_count, require_finite, require_nonnegative
 from theorysim.infinite.activation import Activation, as_activation
 from theorysim.quadrature import trapezoid
-from theorysim.typing import ScalarLike
+from theorysim.typing import Scalar, ScalarLike
 
 NODES, WEIGHTS = trapezoid(7.0, 57)  # in both variables: covariances need few digits
 
@@ -54,6 +54,27 @@ def nngp_variance(
     spread = jax.lax.map(pair, kappas)
     variance = jnp.zeros_like(covariance).at[first, second].set(spread[:, 1, 1]).at[second, first].set(spread[:, 1, 1])
     return variance.at[first, first].set(spread[:, 0, 0]).at[second, second].set(spread[:, 2, 2])
+
+
+def cdf_correction(
+    density: Callable[[Scalar], Scalar], x: Float[Array, "..."], *, kernel_variance: ScalarLike
+) -> Float[Array, "..."]:
+    """Width times the deviation of an output's distribution function from its limit F, to leading order in 1 / width.
+
+    Given its hidden weights, a network has the kernel r K with E r = 1 and Var r = `kernel_variance` / width, and its
+    outputs have the distribution function
+
+        E F(x / sqrt(r)) = F(x) + kernel_variance / (8 width) (3 x F'(x) + x^2 F''(x)) + O(1 / width^2).
+
+    For any F that scales with the kernel, the Gaussian or Student's t; `density` = F'. The variance of one input's
+    kernel K is [`nngp_variance`] / K^2.
+
+    **Raises:** `ValueError` for a `kernel_variance` that is negative, and an x that is not finite.
+    """
+    require_nonnegative(kernel_variance=kernel_variance)
+    require_finite(x=x)
+    slope = jnp.vectorize(jax.grad(density))
+    return kernel_variance / 8 * (3 * x * density(x) + x**2 * slope(x))
 
 
 def _layer(activation, weight_var, bias_var, _, state):

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from theorysim.networks import transfer as transfer
     from theorysim.networks.mlp import MLP as MLP
     from theorysim.networks.mlp import NTKDense as NTKDense
+    from theorysim.networks.mlp import standard_normal_params as standard_normal_params
     from theorysim.networks.mup import train_mup as train_mup
     from theorysim.networks.posterior import PosteriorDraws as PosteriorDraws
     from theorysim.networks.posterior import sample_posterior as sample_posterior
@@ -38,6 +39,7 @@ HOMES = {
     "propagate": "propagation",
     "sample_posterior": "posterior",
     "schedule": "training",
+    "standard_normal_params": "mlp",
     "train": "training",
     "train_mup": "mup",
 }

@@ -3,10 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
+from theorysim.networks.training import Params
 from theorysim.typing import ScalarLike
 
 
@@ -42,3 +45,13 @@ class MLP(nn.Module):
         for _ in range(self.depth):
             x = self.activation(NTKDense(self.width, self.weight_var, self.bias_var)(x))
         return NTKDense(self.outputs, self.weight_var, self.bias_var)(x)
+
+
+def standard_normal_params(network: nn.Module, x: Float[Array, "n d"], *, key: Array) -> Params:
+    """Initial parameters of an [`MLP`]: those of `network.init` in law, N(0, 1), by one draw in single precision.
+
+    A draw for each of its leaves takes seconds to compile.
+    """
+    shapes = jax.eval_shape(network.init, key, x)
+    flat, unflatten = ravel_pytree(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes))
+    return unflatten(jax.random.normal(key, flat.shape, jnp.float32).astype(flat.dtype))
