@@ -13,10 +13,26 @@ from theorysim.study.fingerprint import ROOT, fingerprint, modules
 SIMULATED = "simulated.txt"
 
 
+CHEAP = """def simulate(preset):
+    samples = np.random.default_rng(0).normal(1.0, 0.1, (preset.repeats, 3, DEPTH)) + 1e-6 * preset.width
+    labels = {"weight_var": [1.0, 2.0, 3.0], "layer": 1 + np.arange(DEPTH)}
+    return xr.DataTree.from_dict(
+        {
+            "theory": xr.Dataset({"variance": (("weight_var", "layer"), np.ones((3, DEPTH)))}, labels),
+            "simulation": xr.Dataset({"variance": (("repeat", "weight_var", "layer"), samples)}, labels),
+        }
+    )
+
+
+"""
+
+
 @pytest.fixture
 def folder(tmp_path):
-    """A folder with the template study, which counts its simulations."""
+    """A folder with the template study, without JAX to compile; it counts its simulations."""
     path = new.write("demo", tmp_path / "studies")
+    head, body = path.read_text().split("def simulate(preset):\n")
+    path.write_text(head + CHEAP + "# %%\ndef claims" + body.split("# %%\ndef claims")[1])
     count = f"    with open({str(tmp_path / SIMULATED)!r}, 'a') as file:\n        file.write('x')\n"
     edit(path, "def simulate(preset):\n", "def simulate(preset):\n" + count)
     return tmp_path
@@ -56,6 +72,15 @@ def test_a_study_writes_figures_data_and_claims(folder):
     )
 
 
+def test_the_template_runs_and_its_claim_holds(tmp_path):
+    new.write("demo", tmp_path / "studies")
+    outcome = run(tmp_path)
+    assert outcome.error == ""
+    assert outcome.holds
+    assert outcome.simulated
+    assert set(written(tmp_path)) == {"variance.png", "variance.pdf", "data.nc", "claims.json"}
+
+
 def test_two_runs_write_the_same_bytes(folder):
     run(folder)
     first = written(folder)
@@ -74,7 +99,7 @@ def test_two_runs_write_the_same_bytes(folder):
         ("DEPTH = 12", "DEPTH = 13", True),
         ('"smoke": Preset(100, 16)', '"smoke": Preset(100, 17)', True),
         ('"paper": Preset(1000, 1024)', '"paper": Preset(2000, 1024)', False),
-        ("bias_var=0.1)\n            return q, q", "bias_var=0.1)  # a comment\n            return q, q", False),
+        ("    return xr.DataTree", "    # a comment\n    return xr.DataTree", False),
         ('TITLE = "The variance of deep layers"', 'TITLE = "Another title"', False),
         ("tolerance=3 /", "tolerance=4 /", False),
         ('xlabel="layer"', 'xlabel="depth"', False),
@@ -139,7 +164,7 @@ def test_a_failing_claim_fails_and_everything_is_drawn(folder):
         ("TITLE =", "NAME =", "lacks TITLE"),
         ('"laptop"', '"desktop"', "has the presets"),
         ("import theorysim as ts", "import theorysim as ts\nimport nothing_like_this", "nothing_like_this"),
-        ('"theory": ts', '"prediction": ts', "it returns an xarray.DataTree with the nodes"),
+        ('"theory": xr', '"prediction": xr', "it returns an xarray.DataTree with the nodes"),
         ("yield ts.study.Claim(", "return []\n    yield ts.study.Claim(", "states at least one checked number"),
         ("tolerance=3 / np.sqrt(deviations.size)", "tolerance=np.inf", "give a finite number > 0"),
         ("figure, axes =", "1 / 0\n    figure, axes =", "ZeroDivisionError"),
@@ -160,17 +185,17 @@ def test_a_broken_study_says_why_and_leaves_no_older_record(folder, before, afte
 
 def test_what_simulate_uses_counts_wherever_it_stands(folder):
     path = folder / "studies/demo.py"
-    edit(path, "DEPTH = 12\n", "from beside import BIAS_VAR  # noqa\n")
-    edit(path, "bias_var=0.1)", "bias_var=BIAS_VAR)")
+    edit(path, "DEPTH = 12\n", "from beside import SPREAD  # noqa\n")
+    edit(path, "normal(1.0, 0.1,", "normal(1.0, SPREAD,")
     edit(path, '# %%\nif __name__ == "__main__"', 'DEPTH = 12\n\n\n# %%\nif __name__ == "__main__"')
-    (folder / "studies/beside.py").write_text("BIAS_VAR = 0.1\n")
+    (folder / "studies/beside.py").write_text("SPREAD = 0.1\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(folder / "studies"))
         assert run(folder).error == ""
     before = fingerprint(path, 1)
     edit(path, "DEPTH = 12", "DEPTH = 5")
     after = fingerprint(path, 1)
-    (folder / "studies/beside.py").write_text("BIAS_VAR = 0.2\n")
+    (folder / "studies/beside.py").write_text("SPREAD = 0.2\n")
     assert len({before, after, fingerprint(path, 1)}) == 3
 
 
