@@ -1,5 +1,6 @@
 """The command line as a user types it."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -10,23 +11,90 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from theorysim import cli, doctor
+from theorysim.study import load, pipeline
+
 ROOT = Path(__file__).parent.parent
-STUDIES = sorted(path.stem for path in (ROOT / "studies").glob("*.py"))
+STUDIES = sorted(path.stem for path in load.find(ROOT / "studies"))
+# A study without JAX: its one claim is set by its name.
+QUICK = '''"""Does a line agree with $x^2$? It is quick."""
+
+import matplotlib.pyplot as plt
+import xarray as xr
+
+import theorysim as ts
+
+TITLE = "A quick study of $x_0$"
+SOURCES = ("arXiv:1606.05340",)
+PRESETS = {"smoke": 1, "laptop": 2, "paper": 3}
+
+
+def simulate(preset):
+    node = xr.Dataset({"y": ("x", [0.0, preset])})
+    return xr.DataTree.from_dict({"theory": node, "simulation": node})
+
+
+def claims(data):
+    yield ts.study.Claim("one", "a line", predicted=0, measured=-0.0, tolerance=0.1, why="a choice")
+
+
+def draw(data):
+    figure, panel = plt.subplots()
+    panel.plot(data["theory"]["y"])
+    return {"line": figure}
+
+
+if __name__ == "__main__":
+    data = simulate(PRESETS["smoke"])
+    draw(data)
+    for claim in claims(data):
+        print(claim)
+'''
+
+
+def quick(folder, name, before="", after=""):
+    """Write a quick study, changed in one place."""
+    path = folder / "studies" / f"{name}.py"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert before in QUICK
+    path.write_text(QUICK.replace(before, after, 1))
+
+
+def drawn(folder, name, preset):
+    assert pipeline.run(folder / "studies" / f"{name}.py", preset, folder / "figures" / preset).holds
 
 
 def theorysim(*arguments, cwd=ROOT):
-    command = [sys.executable, "-c", "from theorysim.cli import main; main()", *map(str, arguments)]
+    """The command line in a process of its own."""
+    command = [sys.executable, "-m", "theorysim", *map(str, arguments)]
     # A user's environment: without what this process's JAX has set, and with one device. (jaxlib can deadlock where
     # eight forced ones call LAPACK in a batch.)
     ours = ("XLA_FLAGS", "TF_CPP_MIN_LOG_LEVEL")
     environment = {name: value for name, value in os.environ.items() if name not in ours}
+    environment["PYTHONPATH"] = str(ROOT)
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def here(monkeypatch, capsys, tmp_path):
+    """The command line in this process: called with its words, it returns the exit code and what it printed."""
+
+    def call(*arguments, cwd=tmp_path):
+        monkeypatch.chdir(cwd)
+        try:
+            code = cli.call(*map(str, arguments))
+        except SystemExit as end:  # what cyclopts refuses
+            code = end.code
+        printed = capsys.readouterr()
+        return code, printed.out + printed.err
+
+    return call
 
 
 @pytest.mark.parametrize("half", [0, 1])
 def test_the_studies_are_drawn_and_their_claims_hold(tmp_path, half):
     studies = STUDIES[half::2]
-    done = theorysim("figures", *studies, "--preset", "smoke", "--out", tmp_path)
+    done = theorysim("figures", *studies, "--preset", "smoke", "--jobs", "1", "--out", tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
     for study in studies:
@@ -36,50 +104,92 @@ def test_the_studies_are_drawn_and_their_claims_hold(tmp_path, half):
     assert (tmp_path / "smoke" / "index.html").exists()
 
 
-def test_a_study_is_drawn_again_from_its_data_and_listed(tmp_path):
-    for name in ("mine", "other"):
-        theorysim("new", name, cwd=tmp_path)
-    theorysim("figures", "mine", "--preset", "smoke", cwd=tmp_path)
+def test_a_new_study_is_drawn_again_from_its_data_and_listed(tmp_path, here):
+    assert here("new", "mine", "--family", "things")[0] == 0
+    assert here("new", "other") == (0, "studies/other.py: draw it with `theorysim figures other --preset smoke`\n")
+    assert (tmp_path / "studies/things/mine.py").exists()
+    first = theorysim("figures", "things", "--preset", "smoke", cwd=tmp_path)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert first.stderr == ""
     again = theorysim("figures", "mine", "--preset", "smoke", cwd=tmp_path)
-    assert "mine from its data" in again.stdout
+    assert "1/1 mine from its data" in again.stdout
     assert "other" not in again.stdout
-    listed = theorysim("list", cwd=tmp_path).stdout
-    assert "1 of 1 hold" in listed
+    listed = here("list")[1]
+    assert "1 of 1 hold\n" in listed
     assert "not drawn" in listed
-    assert "arXiv:1611.01232" in theorysim("list").stdout
+    assert "arXiv:1611.01232" in here("list", cwd=ROOT)[1]
 
 
-def test_a_broken_and_a_failing_study_do_not_stop_the_others(tmp_path):
-    for name in ("aaa_broken", "bbb_failing", "ccc_right"):
-        assert theorysim("new", name, cwd=tmp_path).returncode == 0
-    studies = tmp_path / "studies"
-    (studies / "aaa_broken.py").write_text("1 / 0\n")
-    failing = studies / "bbb_failing.py"
-    failing.write_text(failing.read_text().replace("predicted=0,", "predicted=100,"))
-    done = theorysim("figures", "--preset", "smoke", cwd=tmp_path)
-    assert done.returncode == 1
-    assert "ZeroDivisionError" in done.stdout
-    assert "2 of 3 studies fail: aaa_broken, bbb_failing" in done.stdout
-    assert (tmp_path / "figures/smoke/ccc_right/variance.pdf").exists()
-    assert (tmp_path / "figures/smoke/bbb_failing/variance.pdf").exists()
-    listed = theorysim("list", cwd=tmp_path).stdout
-    assert "broken" in listed
+def test_a_study_that_fails_breaks_or_dies_does_not_touch_the_others(tmp_path, here):
+    """They run in processes of their own, two at once, and are told in order."""
+    quick(tmp_path, "a_broken", "TITLE =", "1 / 0\nTITLE =")
+    quick(tmp_path, "b_failing", "predicted=0", "predicted=100")
+    quick(tmp_path, "c_dies", "    node =", "    import os\n    os._exit(3)\n    node =")
+    quick(tmp_path, "d_moves", "TITLE =", "import os\nos.chdir('/')\nos.environ['SEEN'] = 'x'\nprint('moved')\nTITLE =")
+    quick(tmp_path, "e_odd", '"one", "a line"', 'None, "a line"')
+    quick(tmp_path, "f_right", "TITLE =", "import os\nassert 'SEEN' not in os.environ\nTITLE =")
+    code, printed = here("figures", "--preset", "smoke", "--jobs", "2")
+    assert code == 1
+    assert "4 of 6 studies fail: a_broken, b_failing, c_dies, e_odd" in printed
+    for shown in ("ZeroDivisionError", "0 for 100 within 0.1", "exit code 3", "moved", "a claim has name=None"):
+        assert shown in printed
+    names = ("a_broken", "b_failing", "c_dies", "d_moves", "e_odd", "f_right")
+    told = [printed.index(f"{place}/6 {name}") for place, name in enumerate(names, 1)]
+    assert told == sorted(told)
+    assert "6 studies, 3 claims" in printed
+    for name in ("b_failing", "d_moves", "f_right"):
+        assert (tmp_path / "figures/smoke" / name / "line.pdf").exists()
+    listed = here("list")[1]
+    assert listed.count("  smoke   broken") == 3
     assert "0 of 1 hold" in listed
     assert "1 of 1 hold" in listed
 
 
-def test_a_machine_that_computes_wrong_numbers_draws_nothing(tmp_path):
-    code = (
-        "from theorysim import doctor\n"
-        "def fail(): raise doctor.WrongNumbersError('wrong numbers: use another jaxlib')\n"
-        "doctor.self_check = fail\n"
-        "from theorysim.cli import main; main()"
-    )
-    command = [sys.executable, "-c", code, "figures", "--out", str(tmp_path / "figures")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "use another jaxlib" in done.stdout
+def test_a_machine_that_computes_wrong_numbers_draws_nothing(tmp_path, monkeypatch, here):
+    def fail(function):
+        raise doctor.WrongNumbersError("wrong numbers: use another jaxlib")
+
+    quick(tmp_path, "demo")
+    monkeypatch.setattr("theorysim.study.apart.call", fail)
+    code, printed = here("figures")
+    assert code == 2
+    assert "use another jaxlib" in printed
     assert not (tmp_path / "figures").exists()
+
+
+def test_the_gallery_waits_for_every_study_and_shows_all_by_family(tmp_path, here):
+    quick(tmp_path, "one")
+    quick(tmp_path, "family/two", "predicted=0", 'kind="at most", predicted=1')
+    gallery = tmp_path / "figures/gallery"
+    gallery.mkdir(parents=True)
+    (gallery / "old-line.png").touch()
+    drawn(tmp_path, "one", "laptop")
+    code, printed = here("gallery")
+    assert code == 2
+    assert "1 of 2 studies cannot be shown:\n  two: not drawn" in printed
+    assert [path.name for path in gallery.iterdir()] == ["old-line.png"]
+    drawn(tmp_path, "family/two", "laptop")
+    assert here("gallery") == (0, "figures/gallery/README.md is up to date\n")
+    assert sorted(path.name for path in gallery.iterdir()) == ["README.md", "one-line.png", "two-line.png"]
+    text = (gallery / "README.md").read_text()
+    assert "## family\n\n### A quick study of $x_0$\n\nDoes a line agree with $x^2$? It is quick." in text
+    assert "](two-line.png)" in text
+    assert "| one | a line | 1 | 0 | at least 0.1 below | holds |" in text
+    assert "| one | a line | 0 | 0 | ± 0.1 | holds |" in text
+    study = tmp_path / "studies/one.py"
+    study.write_text(study.read_text().replace("a line", "another line"))
+    assert "one: stale: it was edited" in here("gallery")[1]
+
+
+def test_a_folder_of_a_study_that_is_gone_is_named_and_not_shown(tmp_path, here):
+    quick(tmp_path, "kept")
+    quick(tmp_path, "renamed")
+    drawn(tmp_path, "renamed", "smoke")
+    (tmp_path / "studies/renamed.py").unlink()
+    printed = here("figures", "--preset", "smoke")[1]
+    assert "figures/smoke/renamed is of a study that is gone" in printed
+    assert "renamed" not in (tmp_path / "figures/smoke/index.html").read_text()
+    assert "figures/smoke/renamed is of a study that is gone" in here("list")[1]
 
 
 @pytest.mark.parametrize(
@@ -87,31 +197,77 @@ def test_a_machine_that_computes_wrong_numbers_draws_nothing(tmp_path):
     [
         (
             ("figures", "phase_diagramm"),
-            f"no study named phase_diagramm in studies: there are {', '.join(STUDIES)}",
+            "no study named phase_diagramm in studies: there are abc_atlas, ",
         ),
         (("figures", "--studies", "nowhere"), "no studies in nowhere"),
+        (("figures", "--jobs", "0"), "--jobs 0: give a whole number >= 1"),
         (("new", "my-study"), "cannot name a study"),
         (("cite", "infinite.phases"), "no study and no part of theorysim is called infinite.phases"),
     ],
 )
-def test_a_misuse_is_one_line_and_exit_code_2(arguments, message):
-    done = theorysim(*arguments)
+def test_a_misuse_is_one_line_and_exit_code_2(here, arguments, message):
+    code, printed = here(*arguments, cwd=ROOT)
+    assert code == 2
+    assert message in printed
+    assert "Traceback" not in printed
+
+
+def test_the_exit_code_and_the_message_leave_the_process():
+    done = theorysim("new", "my-study")
     assert done.returncode == 2
-    assert message in done.stdout
-    assert "Traceback" not in done.stdout + done.stderr
+    assert "cannot name a study" in done.stdout
+    assert done.stderr == ""
 
 
-def test_cite_and_doctor_print():
-    assert "@inproceedings{jacot2018neural" in theorysim("cite", "ntk_dynamics").stdout
-    assert "@inproceedings{poole2016exponential" in theorysim("cite", "infinite.phase.chi").stdout
-    assert "jaxlib" in theorysim("doctor").stdout
+def test_help_and_list_import_no_numerical_library(tmp_path):
+    for name in range(60):
+        quick(tmp_path, f"family/study_{name}", "import theorysim", "import nothing_like_this\nimport theorysim")
+    for command in ("--help", "list"):
+        code = (
+            "import sys\nfrom theorysim import cli\n"
+            f"assert cli.call({command!r}) == 0\n"
+            "heavy = {'jax', 'jaxlib', 'numpy', 'scipy', 'xarray', 'pandas', 'matplotlib', 'jinja2'}\n"
+            "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+        )
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    assert done.stdout.count("not drawn") == 180
+
+
+def test_cite_and_doctor_print(here):
+    assert "@inproceedings{jacot2018neural" in here("cite", "ntk_dynamics", cwd=ROOT)[1]
+    assert "@inproceedings{poole2016exponential" in here("cite", "infinite.phase.chi")[1]
+    assert here("cite", "scaling")[1].count("\n@") > 10
+    assert "jaxlib" in here("doctor")[1]
+
+
+def test_a_study_runs_as_a_notebook_with_its_pictures_and_claims(tmp_path, here, monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "agg")  # as the command line sets it
+    quick(tmp_path, "family/right")
+    quick(
+        tmp_path,
+        "silent",
+        '    data = simulate(PRESETS["smoke"])\n    draw(data)\n',
+        "    data = {}\n    claims = dict\n",
+    )
+    code, printed = here("notebooks")
+    assert code == 1
+    assert "figures/notebooks/silent.ipynb shows no picture" in printed
+    assert "1 notebooks fail: silent" in printed
+    notebook = json.loads((tmp_path / "figures/notebooks/family/right.ipynb").read_text())
+    assert notebook["metadata"]["kernelspec"]["name"] == "python3"
+    assert "image/png" in str(notebook["cells"])
+    assert "holds: a line: 0 for 0 within 0.1" in str(notebook["cells"])
 
 
 @pytest.mark.slow
 def test_the_studies_run_as_notebooks(tmp_path):
     done = theorysim("notebooks", "--out", tmp_path)
     assert done.returncode == 0, done.stdout
-    assert {path.name for path in (tmp_path / "notebooks").iterdir()} == {"ntk_dynamics.ipynb", "phase_diagram.ipynb"}
+    assert sorted(path.stem for path in (tmp_path / "notebooks").rglob("*.ipynb")) == STUDIES
 
 
 def test_make_help_lists_the_verbs():
@@ -152,19 +308,19 @@ def own(tmp_path):
         ("few.csv", "3 runs for 5 free parameters of chinchilla"),
     ],
 )
-def test_fit_refuses_in_one_line_before_it_fits(own, arguments, message):
-    done = theorysim("fit", *arguments.split(), cwd=own)
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert message in done.stdout
-    assert "Traceback" not in done.stdout + done.stderr
+def test_fit_refuses_in_one_line_before_it_fits(own, here, arguments, message):
+    code, printed = here("fit", *arguments.split(), cwd=own)
+    assert code == 2, printed
+    assert message in printed
+    assert "Traceback" not in printed
     assert sorted(path.name for path in own.iterdir()) == ["curve.csv", "few.csv", "runs.csv", "thesis"]
 
 
-def test_a_part_of_a_step_is_no_whole_number(own):
-    done = theorysim("fit", "curve.csv", "--warmup", "2.5", cwd=own)
-    assert done.returncode != 0
-    assert "--warmup: give a whole number" in done.stdout + done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
+def test_a_part_of_a_step_is_no_whole_number(own, here):
+    code, printed = here("fit", "curve.csv", "--warmup", "2.5", cwd=own)
+    assert code != 0
+    assert "--warmup: give a whole number" in printed
+    assert "Traceback" not in printed
 
 
 def test_a_group_that_cannot_be_fitted_does_not_stop_the_others(own):
@@ -176,7 +332,7 @@ def test_a_group_that_cannot_be_fitted_does_not_stop_the_others(own):
     assert sorted(path.name for path in (own / "here").iterdir()) == ["a-b", "a-b-2"]
 
 
-def test_a_users_runs_are_fitted_and_another_run_predicted(tmp_path):
+def test_a_users_runs_are_fitted_and_another_run_predicted(tmp_path, here):
     planted(40).to_csv(tmp_path / "runs.csv", index=False)
     done = theorysim("fit", "runs.csv", "--samples", "100", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -184,17 +340,16 @@ def test_a_users_runs_are_fitted_and_another_run_predicted(tmp_path):
     assert "n is the column 'params'" in done.stdout
     assert "of starts end in the optimum" in done.stdout
     assert (tmp_path / "runs-chinchilla" / "frontier.png").exists()
-    asked = theorysim("predict", "runs-chinchilla", "--n", "1e9", "--d", "2e10", cwd=tmp_path)
-    assert asked.returncode == 0, asked.stdout + asked.stderr
-    assert "95% intervals" in asked.stdout
-    assert "doubt" not in asked.stdout
-    far = theorysim("predict", "runs-chinchilla", "--n", "1e30", "--d", "2e10", cwd=tmp_path)
-    assert "doubt: n = 1e+30 is 1" in far.stdout
-    none = theorysim("predict", "runs-chinchilla", "--n", "0", "--d", "2e10", cwd=tmp_path)
-    assert none.returncode == 2
-    assert "n=[0.0]: give positive numbers" in none.stdout
+    code, asked = here("predict", "runs-chinchilla", "--n", "1e9", "--d", "2e10")
+    assert code == 0, asked
+    assert "95% intervals" in asked
+    assert "doubt" not in asked
+    assert "doubt: n = 1e+30 is 1" in here("predict", "runs-chinchilla", "--n", "1e30", "--d", "2e10")[1]
+    code, none = here("predict", "runs-chinchilla", "--n", "0", "--d", "2e10")
+    assert code == 2
+    assert "n=[0.0]: give positive numbers" in none
     (tmp_path / "few.csv").write_text("params,tokens,loss\n1e8,1e9,3.0\n")
-    refused = theorysim("fit", "few.csv", cwd=tmp_path)
-    assert refused.returncode == 2
-    assert "1 runs for 5 free parameters of chinchilla" in refused.stdout
+    code, refused = here("fit", "few.csv")
+    assert code == 2
+    assert "1 runs for 5 free parameters of chinchilla" in refused
     assert not (tmp_path / "few-chinchilla").exists()

@@ -3,27 +3,25 @@
 import os
 import re
 import sys
+import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-# Before jaxlib loads. A program from the compilation cache is greeted with pages of CPU features that XLA itself
-# asked for and then does not find; errors that matter arrive as exceptions.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import cyclopts
-import jax
 import platformdirs
 from rich.console import Console
 from rich.markup import escape
 
 from theorysim import doctor as _doctor
-from theorysim.checks import DataError, DataWarning
-from theorysim.study import Outcome, StudyError, load, pipeline, references
+from theorysim.study import apart, load, record, references
 from theorysim.study import gallery as _gallery
 from theorysim.study import new as _new
 from theorysim.study import notebook as _notebook
+
+if TYPE_CHECKING:
+    from theorysim.study import Outcome
 
 app = cyclopts.App(name="theorysim", help="What deep-learning theory predicts, beside what finite systems do.")
 console = Console(highlight=False, soft_wrap=True)
@@ -39,36 +37,51 @@ def figures(
     /,
     *,
     preset: Preset = "laptop",
+    jobs: Annotated[
+        int | None, cyclopts.Parameter(help="Studies at once: one for two cores, or one on an accelerator.")
+    ] = None,
     studies: Path = STUDIES,
     out: Path = FIGURES,
 ) -> int:
-    """Draw the studies, check their claims, and write the gallery page. Exit with 1 where a claim fails."""
-    _doctor.self_check()
-    folder = out / preset
+    """Draw the studies, check their claims, and write the gallery page. Exit with 1 where a claim fails.
+
+    Each runs in a process of its own.
+    """
+    if jobs is not None and jobs < 1:
+        raise load.StudyError(f"--jobs {jobs}: give a whole number >= 1")
+    paths, folder, start = load.find(studies, tuple(names or ())), out / preset, time.perf_counter()
+    platform = apart.call(apart.machine)
+    at_once = jobs or (max(1, (os.cpu_count() or 1) // 2) if platform == "cpu" else 1)
     outcomes = []
-    for path in load.find(studies, tuple(names or ())):
-        console.print(f"[bold]{path.stem}[/]", end=" ")
-        outcomes.append(pipeline.run(path, preset, folder))
-        _report(outcomes[-1])
-    console.print(f"\n{_gallery.write_page(folder)}")
-    failed = [outcome.name for outcome in outcomes if not outcome.holds]
-    if failed:
-        console.print(f"[red]{len(failed)} of {len(outcomes)} studies fail:[/] {', '.join(failed)}")
-    return 1 if failed else 0
+    found = apart.outcomes(paths, preset, folder, min(at_once, len(paths)))
+    for place, path in enumerate(paths, 1):
+        console.print(f"[dim]{place}/{len(paths)}[/] [bold]{path.stem}[/]", end=" ")
+        outcome, printed = next(found)
+        _report(outcome, printed)
+        outcomes.append(outcome)
+    console.print(f"\n{_gallery.write_page(folder, studies)}")
+    for old in record.gone(folder, load.find(studies)):
+        console.print(f"[yellow]{old} is of a study that is gone:[/] it is not shown; delete it")
+    return _total(outcomes, time.perf_counter() - start)
 
 
 @app.command(name="list")
 def list_studies(*, studies: Path = STUDIES, out: Path = FIGURES) -> None:
     """List the studies, their sources, and the state of their figures and claims for each preset."""
-    for path in load.find(studies):
+    paths = load.find(studies)
+    for path in paths:
         try:
-            study = load.load(path)
-        except (Exception, SystemExit) as error:
+            title, sources = load.skim(path)
+            states = {preset: _state(path, preset, out / preset) for preset in load.PRESETS}
+        except (load.StudyError, SyntaxError) as error:
             console.print(f"[bold]{path.stem}[/]  [red]broken:[/] {escape(str(error))}")
             continue
-        console.print(f"[bold]{study.name}[/]  {escape(study.title)}  [dim]{', '.join(study.sources)}[/]")
-        for preset in load.PRESETS:
-            console.print(f"  {preset:8}{_state(path, preset, out / preset)}")
+        console.print(f"[bold]{path.stem}[/]  {escape(title)}  [dim]{', '.join(sources)}[/]")
+        for preset, state in states.items():
+            console.print(f"  {preset:8}{state}")
+    for preset in load.PRESETS:
+        for old in record.gone(out / preset, paths):
+            console.print(f"[yellow]{old} is of a study that is gone:[/] delete it")
 
 
 @app.command
@@ -80,30 +93,35 @@ def new(name: str, /, *, family: str = "", studies: Path = STUDIES) -> None:
 
 @app.command
 def cite(name: str, /, *, studies: Path = STUDIES) -> None:
-    """Print the BibTeX entries of a study, or of a part of theorysim such as infinite.phase.fixed_point."""
+    """Print the BibTeX entries of a study, a family, or a part of theorysim such as infinite.phase.fixed_point."""
     paths = {path.stem: path for path in load.find(studies)} if studies.is_dir() else {}
-    sources = load.load(paths[name]).sources if name in paths else references.sources_of(name)
-    console.print(references.cite(sources), markup=False)
+    path = paths.get(name)
+    sources = load.skim(path)[1] if path else references.sources_of(name)
+    console.print(references.cite(sources, path), markup=False)
 
 
 @app.command
-def gallery(*, preset: Preset = "laptop", out: Path = FIGURES, readme: Path = Path("README.md")) -> None:
-    """Copy the pictures to figures/gallery, and the claims into the README."""
-    pipeline.copy_pictures(out / preset, out / "gallery")
-    _gallery.update_readme(readme, out / preset)
-    console.print(f"{out / 'gallery'} and {readme} are up to date")
+def gallery(*, preset: Preset = "laptop", studies: Path = STUDIES, out: Path = FIGURES) -> None:
+    """Copy the pictures to figures/gallery, and write its README.md: all studies with their claims.
+
+    Refused unless every study is drawn at this preset as it stands.
+    """
+    console.print(f"{_gallery.write_gallery(out / preset, studies, out / 'gallery')} is up to date")
 
 
 @app.command
 def notebooks(names: StudyNames | None = None, /, *, studies: Path = STUDIES, out: Path = FIGURES) -> int:
-    """Turn the studies into notebooks and execute them, at smoke size, under figures/notebooks."""
-    failed = 0
+    """Turn the studies into notebooks and execute them, at smoke size, under figures/notebooks/FAMILY."""
+    failed = []
     for path in load.find(studies, tuple(names or ())):
         try:
-            console.print(f"{_notebook.execute(path, out / 'notebooks')}")
+            written = _notebook.execute(path, out / "notebooks" / load.family_of(path, studies))
+            console.print(f"{written}", markup=False)
         except Exception as error:
-            failed += 1
+            failed.append(path.stem)
             console.print(f"[red]{path.stem} fails as a notebook[/]\n{escape(str(error))}")
+    if failed:
+        console.print(f"[red]{len(failed)} notebooks fail:[/] {', '.join(failed)}")
     return 1 if failed else 0
 
 
@@ -145,6 +163,7 @@ def fit(
     schedules, annealing or multi_power. Exit with 1 where the runs of a group cannot be fitted.
     """
     from theorysim import report
+    from theorysim.checks import DataError
 
     columns = {"n": n, "d": d, "c": c, "x": x, "loss": loss}
     jobs = report.jobs(
@@ -178,6 +197,8 @@ def fit(
 
 def _write(job: Any) -> None:
     """Fit, write and print one report, and the doubts that came up."""
+    from theorysim.checks import DataWarning
+
     with warnings.catch_warnings(record=True) as doubts:
         warnings.simplefilter("always", DataWarning)
         one = job.fit()
@@ -201,6 +222,7 @@ def predict(
 ) -> None:
     """Predict the loss of another run from a report that `fit` wrote, with intervals for the law and for one run."""
     from theorysim import report
+    from theorysim.checks import DataError
 
     fitted = report.load(saved)
     if isinstance(fitted, report.CurveReport):
@@ -231,42 +253,74 @@ def doctor() -> None:
         console.print(f"right            {check.kernel}, {check.rows} rows", markup=False)
 
 
-def _report(outcome: Outcome) -> None:
+def _report(outcome: "Outcome", printed: str) -> None:
     how = "simulated" if outcome.simulated else "from its data"
     console.print("" if outcome.error else f"{how} and drawn in {outcome.seconds:.1f} s")
+    if printed:
+        console.print(printed.rstrip(), markup=False)
     for claim in outcome.claims:
         verdict = "[green]holds[/]" if claim.holds else "[red]fails[/]"
-        numbers = f"{claim.measured:.4g} for {claim.predicted:.4g} within {claim.tolerance:.2g}"
-        console.print(f"  {verdict}  {escape(claim.sentence)}: {numbers}")
+        console.print(f"  {verdict}  {escape(claim.sentence)}: {claim.numbers}")
     if outcome.error:
         console.print(outcome.error, style="red", markup=False)
 
 
+def _total(outcomes: "Sequence[Outcome]", seconds: float) -> int:
+    """Print what became of all studies; 1 where one fails."""
+    count = _gallery.plural(sum(len(outcome.claims) for outcome in outcomes), "claim", "claims")
+    console.print(f"{_gallery.plural(len(outcomes), 'study', 'studies')}, {count}, {seconds:.0f} s")
+    failed = [outcome.name for outcome in outcomes if not outcome.holds]
+    if failed:
+        console.print(f"[red]{len(failed)} of {len(outcomes)} studies fail:[/] {', '.join(failed)}")
+    return 1 if failed else 0
+
+
 def _state(path: Path, preset: str, out: Path) -> str:
-    record = next((r for r in _gallery.records(out) if r["study"] == path.stem), None)
-    if record is None:
-        return "not drawn"
-    if "error" in record:
-        return "broken"
-    held = sum(claim["holds"] for claim in record["claims"])
-    stale = "" if pipeline.is_current(path, preset, out) else ", stale"
-    return f"{held} of {len(record['claims'])} hold{stale}"
+    flaw = record.flaw(path, preset, out)
+    found = record.read(out / path.stem)
+    if found is None or "error" in found:
+        return flaw
+    held = sum(claim["holds"] for claim in found["claims"])
+    return f"{held} of {len(found['claims'])} hold{f', {flaw}' if flaw else ''}"
+
+
+def call(*tokens: str) -> int:
+    """Run one command; the exit code. What the user can mend is said in one line, with exit code 2."""
+    try:
+        return app(tokens, result_action="return_value") or 0
+    except KeyboardInterrupt:
+        console.print("interrupted; what was simulated before is kept")
+        return 130
+    except Exception as error:
+        from theorysim.checks import DataError  # with jax: only where something went wrong
+
+        expected = (load.StudyError, DataError, _doctor.WrongNumbersError, AttributeError, KeyError, OSError)
+        if not isinstance(error, expected):
+            raise
+        message = error if isinstance(error, OSError) else error.args[0]
+        console.print(f"[red]{type(error).__name__}:[/] {escape(str(message))}")
+        return 2
+
+
+def set_environment() -> None:
+    """float64, compiled programs kept in the user's cache folder: for this process, before it imports jax, and others.
+
+    A program from that cache is greeted with pages of CPU features that XLA itself asked for and then does not find, so
+    its messages are off; errors that matter arrive as exceptions.
+    """
+    _doctor.switch_bad_fusion_off()
+    cache = Path(platformdirs.user_cache_dir("theorysim")) / f"jaxlib-{_doctor.version('jaxlib')}"
+    for name, value in {
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "JAX_ENABLE_X64": "1",
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+        "MPLBACKEND": "agg",
+    }.items():
+        os.environ.setdefault(name, value)
 
 
 def main() -> None:
-    """Run the command line: float64, compiled programs kept in the user's cache folder, errors in one line."""
-    _doctor.switch_bad_fusion_off()
-    jax.config.update("jax_enable_x64", True)
-    cache = Path(platformdirs.user_cache_dir("theorysim")) / f"jaxlib-{_doctor.version('jaxlib')}"
-    jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR", str(cache)))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-    os.environ.setdefault("MPLBACKEND", "agg")
-    try:
-        sys.exit(app())
-    except (StudyError, DataError, _doctor.WrongNumbersError, AttributeError, KeyError, OSError) as error:
-        message = error if isinstance(error, OSError) else error.args[0]
-        console.print(f"[red]{type(error).__name__}:[/] {escape(str(message))}")
-        sys.exit(2)
-    except KeyboardInterrupt:
-        console.print("interrupted; what was simulated before is kept")
-        sys.exit(130)
+    """Run the command line."""
+    set_environment()
+    sys.exit(call(*sys.argv[1:]))

@@ -7,16 +7,32 @@ import shutil
 import pytest
 
 from theorysim import study
-from theorysim.study import gallery, load, new, pipeline
+from theorysim.study import gallery, new, pipeline, record
 from theorysim.study.fingerprint import ROOT, fingerprint, modules
 
 SIMULATED = "simulated.txt"
 
 
+CHEAP = """def simulate(preset):
+    samples = np.random.default_rng(0).normal(1.0, 0.1, (preset.repeats, 3, DEPTH)) + 1e-6 * preset.width
+    labels = {"weight_var": [1.0, 2.0, 3.0], "layer": 1 + np.arange(DEPTH)}
+    return xr.DataTree.from_dict(
+        {
+            "theory": xr.Dataset({"variance": (("weight_var", "layer"), np.ones((3, DEPTH)))}, labels),
+            "simulation": xr.Dataset({"variance": (("repeat", "weight_var", "layer"), samples)}, labels),
+        }
+    )
+
+
+"""
+
+
 @pytest.fixture
 def folder(tmp_path):
-    """A folder with the template study, which counts its simulations."""
+    """A folder with the template study, without JAX to compile; it counts its simulations."""
     path = new.write("demo", tmp_path / "studies")
+    head, body = path.read_text().split("def simulate(preset):\n")
+    path.write_text(head + CHEAP + "# %%\ndef claims" + body.split("# %%\ndef claims")[1])
     count = f"    with open({str(tmp_path / SIMULATED)!r}, 'a') as file:\n        file.write('x')\n"
     edit(path, "def simulate(preset):\n", "def simulate(preset):\n" + count)
     return tmp_path
@@ -30,6 +46,10 @@ def edit(path, before, after):
 
 def run(folder, name="demo", preset="smoke"):
     return pipeline.run(folder / "studies" / f"{name}.py", preset, folder / "figures" / preset)
+
+
+def flaw(folder):
+    return record.flaw(folder / "studies/demo.py", "smoke", folder / "figures/smoke")
 
 
 def simulations(folder):
@@ -47,13 +67,20 @@ def test_a_study_writes_figures_data_and_claims(folder):
     assert outcome.holds
     assert outcome.simulated
     assert set(written(folder)) == {"variance.png", "variance.pdf", "data.nc", "claims.json"}
-    record = json.loads(written(folder)["claims.json"])
-    assert record["title"] == "The variance of deep layers"
-    assert record["sources"] == ["arXiv:1606.05340"]
-    assert record["claims"][0]["holds"] is True
-    assert record["fingerprint"] == fingerprint(
-        folder / "studies/demo.py", load.load(folder / "studies/demo.py").presets["smoke"]
-    )
+    found = json.loads(written(folder)["claims.json"])
+    assert found["title"] == "The variance of deep layers"
+    assert found["sources"] == ["arXiv:1606.05340"]
+    assert found["claims"][0]["holds"] is True
+    assert found["fingerprint"] == fingerprint(folder / "studies/demo.py", "smoke")
+
+
+def test_the_template_runs_and_its_claim_holds(tmp_path):
+    new.write("demo", tmp_path / "studies")
+    outcome = run(tmp_path)
+    assert outcome.error == ""
+    assert outcome.holds
+    assert outcome.simulated
+    assert set(written(tmp_path)) == {"variance.png", "variance.pdf", "data.nc", "claims.json"}
 
 
 def test_two_runs_write_the_same_bytes(folder):
@@ -74,7 +101,7 @@ def test_two_runs_write_the_same_bytes(folder):
         ("DEPTH = 12", "DEPTH = 13", True),
         ('"smoke": Preset(100, 16)', '"smoke": Preset(100, 17)', True),
         ('"paper": Preset(1000, 1024)', '"paper": Preset(2000, 1024)', False),
-        ("bias_var=0.1)\n            return q, q", "bias_var=0.1)  # a comment\n            return q, q", False),
+        ("    return xr.DataTree", "    # a comment\n    return xr.DataTree", False),
         ('TITLE = "The variance of deep layers"', 'TITLE = "Another title"', False),
         ("tolerance=3 /", "tolerance=4 /", False),
         ('xlabel="layer"', 'xlabel="depth"', False),
@@ -82,12 +109,14 @@ def test_two_runs_write_the_same_bytes(folder):
 )
 def test_only_what_the_numbers_depend_on_is_simulated_again(folder, before, after, again):
     run(folder)
+    assert flaw(folder) == ""
     edit(folder / "studies/demo.py", before, after)
-    assert pipeline.is_current(folder / "studies/demo.py", "smoke", folder / "figures/smoke") != again
+    edited = "" if "# a comment" in after else "stale: it was edited after it was drawn"
+    assert flaw(folder) == ("stale: its code or data changed after it was simulated" if again else edited)
     outcome = run(folder)
     assert outcome.simulated == again
     assert simulations(folder) == 1 + again
-    assert pipeline.is_current(folder / "studies/demo.py", "smoke", folder / "figures/smoke")
+    assert flaw(folder) == ""
 
 
 def test_a_study_depends_on_the_modules_it_names_and_theirs(tmp_path):
@@ -103,25 +132,28 @@ def test_a_study_depends_on_the_modules_it_names_and_theirs(tmp_path):
     assert {"infinite/phase.py", "quadrature.py", "typing.py"} <= phase
     assert not any(name.startswith(("networks", "engine")) for name in phase)
     assert "networks/mlp.py" in names("from theorysim.networks import MLP")
-    assert "networks/mlp.py" in names("from theorysim import networks")
+    assert "networks/mlp.py" in names("from theorysim import networks\nnetworks.MLP")
     assert "infinite/kernel.py" in names("import theorysim.infinite.kernel")
+    data = names("import theorysim as ts\nts.study.digits(9, scale='set')")
+    assert "study/dataset.py" in data
+    assert not any(name.endswith(("pipeline.py", "gallery.py")) for name in data)
 
 
 def test_a_changed_module_is_seen_and_its_comments_are_not(tmp_path, monkeypatch):
     package = shutil.copytree(ROOT, tmp_path / "theorysim", ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr("theorysim.study.fingerprint.ROOT", package)
     path = new.write("demo", tmp_path / "studies")
-    before = fingerprint(path, 1)
+    before = fingerprint(path, "smoke")
     edit(package / "infinite/phase.py", "    low, high, crosses = ", "    # a comment\n    low, high, crosses = ")
     edit(package / "figure.py", '"savefig.dpi": 250', '"savefig.dpi": 300')
-    edit(package / "study/gallery.py", '"""Four digits, short."""', '"""Four digits."""')
-    assert fingerprint(path, 1) == before
+    edit(package / "study/claim.py", "digits: int = 4", "digits: int = 5")
+    assert fingerprint(path, "smoke") == before
     edit(
         package / "infinite/phase.py",
         "jnp.maximum(root(excess, low, high), 0.0)",
         "jnp.maximum(root(excess, low, high), 1e-9)",
     )
-    assert fingerprint(path, 1) != before
+    assert fingerprint(path, "smoke") != before
 
 
 def test_a_failing_claim_fails_and_everything_is_drawn(folder):
@@ -139,7 +171,7 @@ def test_a_failing_claim_fails_and_everything_is_drawn(folder):
         ("TITLE =", "NAME =", "lacks TITLE"),
         ('"laptop"', '"desktop"', "has the presets"),
         ("import theorysim as ts", "import theorysim as ts\nimport nothing_like_this", "nothing_like_this"),
-        ('"theory": ts', '"prediction": ts', "it returns an xarray.DataTree with the nodes"),
+        ('"theory": xr', '"prediction": xr', "it returns an xarray.DataTree with the nodes"),
         ("yield ts.study.Claim(", "return []\n    yield ts.study.Claim(", "states at least one checked number"),
         ("tolerance=3 / np.sqrt(deviations.size)", "tolerance=np.inf", "give a finite number > 0"),
         ("figure, axes =", "1 / 0\n    figure, axes =", "ZeroDivisionError"),
@@ -151,27 +183,27 @@ def test_a_broken_study_says_why_and_leaves_no_older_record(folder, before, afte
     outcome = run(folder)
     assert re.search(message, outcome.error)
     assert not outcome.holds
-    record = json.loads(written(folder)["claims.json"])
-    assert record["claims"] == []
-    assert re.search(message, record["error"])
-    page = gallery.write_page(folder / "figures/smoke").read_text()
+    left = json.loads(written(folder)["claims.json"])
+    assert left["claims"] == []
+    assert re.search(message, left["error"])
+    page = gallery.write_page(folder / "figures/smoke", folder / "studies").read_text()
     assert "Does not run" in page
 
 
 def test_what_simulate_uses_counts_wherever_it_stands(folder):
     path = folder / "studies/demo.py"
-    edit(path, "DEPTH = 12\n", "from beside import BIAS_VAR  # noqa\n")
-    edit(path, "bias_var=0.1)", "bias_var=BIAS_VAR)")
+    edit(path, "DEPTH = 12\n", "from beside import SPREAD  # noqa\n")
+    edit(path, "normal(1.0, 0.1,", "normal(1.0, SPREAD,")
     edit(path, '# %%\nif __name__ == "__main__"', 'DEPTH = 12\n\n\n# %%\nif __name__ == "__main__"')
-    (folder / "studies/beside.py").write_text("BIAS_VAR = 0.1\n")
+    (folder / "studies/beside.py").write_text("SPREAD = 0.1\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(folder / "studies"))
         assert run(folder).error == ""
-    before = fingerprint(path, 1)
+    before = fingerprint(path, "smoke")
     edit(path, "DEPTH = 12", "DEPTH = 5")
-    after = fingerprint(path, 1)
-    (folder / "studies/beside.py").write_text("BIAS_VAR = 0.2\n")
-    assert len({before, after, fingerprint(path, 1)}) == 3
+    after = fingerprint(path, "smoke")
+    (folder / "studies/beside.py").write_text("SPREAD = 0.2\n")
+    assert len({before, after, fingerprint(path, "smoke")}) == 3
 
 
 def test_a_study_cannot_end_the_run_or_change_the_next(folder):
@@ -221,7 +253,7 @@ def test_an_interrupted_sweep_stops_the_pipeline_and_is_not_kept(folder):
 
 def test_the_page_shows_figures_claims_sources_and_provenance(folder):
     run(folder)
-    page = gallery.write_page(folder / "figures/smoke").read_text()
+    page = gallery.write_page(folder / "figures/smoke", folder / "studies").read_text()
     for shown in (
         "The variance of deep layers",
         "demo/variance.png",
@@ -233,21 +265,6 @@ def test_the_page_shows_figures_claims_sources_and_provenance(folder):
         "viewport",
     ):
         assert shown in page
-
-
-def test_the_gallery_and_the_readme_follow(folder):
-    run(folder)
-    readme = folder / "README.md"
-    readme.write_text("before\n<!-- claims -->\nold\n<!-- /claims -->\nafter\n")
-    for _ in range(2):
-        pipeline.copy_pictures(folder / "figures/smoke", folder / "figures/gallery")
-        gallery.update_readme(readme, folder / "figures/smoke")
-    assert [path.name for path in (folder / "figures/gallery").iterdir()] == ["demo-variance.png"]
-    text = readme.read_text()
-    assert text.startswith("before\n<!-- claims -->\n\n| study |")
-    assert text.endswith("<!-- /claims -->\nafter\n")
-    assert "\nold\n" not in text
-    assert "| `demo` | variance of layer 12" in text
 
 
 def test_names_of_new_studies(tmp_path):

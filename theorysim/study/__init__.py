@@ -1,25 +1,54 @@
-"""Studies: load, run, verify and draw them; the page that shows them; the works they name."""
+"""Studies: load, run, verify and draw them; the page that shows them; the works they name.
 
-from theorysim.estimate import Estimate as Estimate
-from theorysim.estimate import exponent as exponent
-from theorysim.estimate import extrapolate as extrapolate
-from theorysim.figure import PALETTE as PALETTE
-from theorysim.figure import page as page
-from theorysim.figure import save as save
-from theorysim.figure import style as style
-from theorysim.study.claim import Claim as Claim
-from theorysim.study.claim import agrees as agrees
-from theorysim.study.claim import exponent_agrees as exponent_agrees
-from theorysim.study.claim import limit_agrees as limit_agrees
-from theorysim.study.claim import mean_and_error as mean_and_error
-from theorysim.study.claim import mean_estimate as mean_estimate
-from theorysim.study.digits import Digits as Digits
-from theorysim.study.digits import digits as digits
-from theorysim.study.load import Study as Study
-from theorysim.study.load import StudyError as StudyError
-from theorysim.study.panel import plain_ticks as plain_ticks
-from theorysim.study.panel import points as points
-from theorysim.study.panel import width_axis as width_axis
-from theorysim.study.pipeline import Outcome as Outcome
-from theorysim.study.pipeline import run as run
-from theorysim.study.references import cite as cite
+Loaded when first named, so that the command line starts fast and a study depends only on the helpers that it names.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from theorysim.estimate import Estimate as Estimate
+    from theorysim.estimate import exponent as exponent
+    from theorysim.estimate import extrapolate as extrapolate
+    from theorysim.figure import PALETTE as PALETTE
+    from theorysim.figure import page as page
+    from theorysim.figure import save as save
+    from theorysim.figure import style as style
+    from theorysim.study.claim import Claim as Claim
+    from theorysim.study.claim import agrees as agrees
+    from theorysim.study.claim import exponent_agrees as exponent_agrees
+    from theorysim.study.claim import limit_agrees as limit_agrees
+    from theorysim.study.claim import mean_and_error as mean_and_error
+    from theorysim.study.claim import mean_estimate as mean_estimate
+    from theorysim.study.dataset import Digits as Digits
+    from theorysim.study.dataset import digits as digits
+    from theorysim.study.load import Study as Study
+    from theorysim.study.load import StudyError as StudyError
+    from theorysim.study.panel import plain_ticks as plain_ticks
+    from theorysim.study.panel import points as points
+    from theorysim.study.panel import width_axis as width_axis
+    from theorysim.study.pipeline import Outcome as Outcome
+    from theorysim.study.pipeline import run as run
+    from theorysim.study.references import cite as cite
+
+HOMES = {
+    **dict.fromkeys(("Estimate", "exponent", "extrapolate"), "estimate"),
+    **dict.fromkeys(("PALETTE", "page", "save", "style"), "figure"),
+    **dict.fromkeys(("Claim", "agrees", "exponent_agrees", "limit_agrees"), "study.claim"),
+    **dict.fromkeys(("mean_and_error", "mean_estimate"), "study.claim"),
+    **dict.fromkeys(("Digits", "digits"), "study.dataset"),
+    **dict.fromkeys(("Study", "StudyError"), "study.load"),
+    **dict.fromkeys(("plain_ticks", "points", "width_axis"), "study.panel"),
+    **dict.fromkeys(("Outcome", "run"), "study.pipeline"),
+    "cite": "study.references",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in HOMES:
+        return getattr(importlib.import_module(f"theorysim.{HOMES[name]}"), name)
+    raise AttributeError(f"module 'theorysim.study' has no attribute {name!r}: it has {', '.join(__dir__())}")
+
+
+def __dir__() -> list[str]:
+    return sorted(HOMES)

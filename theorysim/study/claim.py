@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from theorysim.checks import require_one_of
 from theorysim.estimate import Estimate, exponent, extrapolate
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 SIGMAS = 3
 THREE = "three standard errors"
+WITHIN = {"equal": "{} within {}", "at least": "at least {} + {}", "at most": "at most {} - {}"}
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,8 @@ class Claim:
     - `standard_error`: of measured - predicted, from the simulation alone.
     - `span`: the range that `measured` can take, such as (0, 1) for a share.
 
-    **Raises:** `ValueError` for a tolerance that is not positive and finite, for truth values, for a missing name or
-    reason, and for a tolerance that reaches an end of the span: the claim could not fail on that side.
+    **Raises:** `ValueError` for a tolerance that is not positive and finite, for what is no number, for a missing name,
+    sentence or reason, and for a tolerance that reaches an end of the span: the claim could not fail on that side.
     """
 
     name: str
@@ -48,11 +50,13 @@ class Claim:
     def __post_init__(self):
         for field in ("predicted", "measured", "tolerance", "standard_error"):
             value: Any = getattr(self, field)
-            if np.asarray(value).dtype == bool:
+            if np.asarray(value).dtype.kind not in "iuf" or np.size(value) != 1:
                 raise ValueError(f"the claim {self.name!r} has {field}={value}: claim a number, not a truth value")
-            object.__setattr__(self, field, float(value))
-        if not self.name or not self.why:
-            raise ValueError(f"the claim {self.sentence!r} needs a name, and a reason for its tolerance")
+            object.__setattr__(self, field, float(np.asarray(value).item()))
+        for field in ("name", "sentence", "why"):
+            if not isinstance(text := getattr(self, field), str) or not text:
+                raise ValueError(f"a claim has {field}={text!r}: give its name, its sentence and why its tolerance")
+        require_one_of(WITHIN, kind=self.kind)
         if not (math.isfinite(self.tolerance) and self.tolerance > 0):
             raise ValueError(f"the claim {self.name!r} has tolerance={self.tolerance}: give a finite number > 0")
         if admitted := [end for end in self.span if self._admits(end) and end != self.predicted]:
@@ -65,6 +69,15 @@ class Claim:
     def holds(self) -> bool:
         """False too where a number is NaN."""
         return math.isfinite(self.predicted) and self._holds_for(self.measured)
+
+    def __str__(self) -> str:
+        return f"{'holds' if self.holds else 'fails'}: {self.sentence}: {self.numbers}"
+
+    @property
+    def numbers(self) -> str:
+        """The comparison in words: "0.91 for at least 0.8 + 0.05"."""
+        within = WITHIN[self.kind].format(number(self.predicted), number(self.tolerance, 2))
+        return f"{number(self.measured)} for {within}"
 
     @property
     def deviation(self) -> float:
@@ -82,6 +95,11 @@ class Claim:
     def _admits(self, end: float | int) -> bool:
         """An end of the span, where the claim is two-sided."""
         return self.kind == "equal" and math.isfinite(end) and self._holds_for(end)
+
+
+def number(value: float | int | None, digits: int = 4) -> str:
+    """A few digits, without the sign of zero; "undefined" for None and NaN."""
+    return "undefined" if value is None or math.isnan(value) else f"{value + 0.0:.{digits}g}"
 
 
 def agrees(

@@ -1,4 +1,4 @@
-"""What a study's numbers depend on: the code behind `simulate`, one preset, the modules it names."""
+"""What a study's numbers depend on: the code behind `simulate` and one preset, the modules and data files it names."""
 
 import ast
 import hashlib
@@ -7,23 +7,30 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-from theorysim import ENGINE
-
 ROOT = Path(__file__).parent.parent
 
 
-def fingerprint(study: Path, preset: object) -> str:
-    """A hash of code, not of dates: comments, docstrings, other presets, `claims` and `draw` leave it alone.
+def fingerprint(study: Path, preset: str) -> str:
+    """A hash of code and data, not of dates: comments, docstrings, other presets, `claims` and `draw` leave it alone.
 
     jax and jaxlib belong to it: a release that computed wrong numbers must not leave them behind.
     """
-    code = _behind_simulate(ast.parse(study.read_text()))
-    digest = hashlib.sha256(f"{version('jax')} {version('jaxlib')} {preset!r} {_code(code)}".encode())
-    for path in sorted(modules(code)):
+    code = _behind_simulate(ast.parse(study.read_text()), preset)
+    beside = _beside(code, study.parent)
+    trees = [code, *(ast.parse(path.read_text()) for path in beside)]
+    digest = hashlib.sha256(f"{version('jax')} {version('jaxlib')} {_code(code)}".encode())
+    for path in sorted({path for tree in trees for path in modules(tree)}):
         digest.update(f"{path.relative_to(ROOT)} {_code_of(path.read_text())}".encode())
-    for path in _beside(code, study.parent):
+    for path in beside:
         digest.update(f"{path.name} {_code_of(path.read_text())}".encode())
+    for path in sorted({path for tree in trees for path in _data_files(tree, study.parent)}):
+        digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def sketch(study: Path) -> str:
+    """A hash of the whole study, with its sentences: what its claims and pictures on the disk were made by."""
+    return hashlib.sha256(ast.dump(ast.parse(study.read_text())).encode()).hexdigest()[:16]
 
 
 def modules(tree: ast.Module) -> set[Path]:
@@ -52,21 +59,37 @@ def _code_of(source: str) -> str:
     return _code(ast.parse(source))
 
 
-def _behind_simulate(tree: ast.Module) -> ast.Module:
-    """The top-level statements that `simulate` needs: those that define a name it uses, and theirs, and so on.
+def _behind_simulate(tree: ast.Module, preset: str) -> ast.Module:
+    """What `simulate` needs, and the preset; all presets where `simulate` names them."""
+    body = [node for node in tree.body if not _is_main(node)]
+    code = _needed(body, {"simulate"})
+    if not any("PRESETS" in _defined(node) for node in code):
+        code = _needed([_only(node, preset) for node in body], {"simulate", "PRESETS"})
+    return ast.Module(code, [])
+
+
+def _needed(body: list[ast.stmt], used: set[str]) -> list[ast.stmt]:
+    """The statements that define a name that is used, and those that define the names they use, and so on.
 
     A statement that defines nothing (a call, a loop) may do anything: it counts.
     """
-    defined = {id(node): set(_defined(node)) for node in tree.body}
-    used, needed = {"simulate"}, set()
-    while True:
-        more = [n for n in tree.body if id(n) not in needed and (not defined[id(n)] or defined[id(n)] & used)]
-        more = [node for node in more if not _is_main(node)]
-        if not more:
-            return ast.Module([node for node in tree.body if id(node) in needed], [])
+    defined = {id(node): set(_defined(node)) for node in body}
+    needed: set[int] = set()
+    while more := [n for n in body if id(n) not in needed and (not defined[id(n)] or defined[id(n)] & used)]:
         for node in more:
             needed.add(id(node))
             used |= {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+    return [node for node in body if id(node) in needed]
+
+
+def _only(node: ast.stmt, preset: str) -> ast.stmt:
+    """`PRESETS = {...}` without the other presets; any other statement as it is."""
+    match node:
+        case ast.Assign([ast.Name("PRESETS")], ast.Dict(keys, values)):
+            pairs = zip(keys, values, strict=True)
+            chosen = [(k, v) for k, v in pairs if not isinstance(k, ast.Constant) or k.value == preset]
+            return ast.Assign(node.targets, ast.Dict([k for k, _ in chosen], [v for _, v in chosen]))
+    return node
 
 
 def _defined(node: ast.stmt) -> Iterator[str]:
@@ -84,12 +107,39 @@ def _is_main(node: ast.stmt) -> bool:
 
 
 def _beside(tree: ast.Module, folder: Path) -> list[Path]:
-    """Modules that stand beside the study and are imported by it."""
-    imports = [n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom)]
-    names = {a.name for n in imports if isinstance(n, ast.Import) for a in n.names}
-    names |= {n.module for n in imports if isinstance(n, ast.ImportFrom) and n.module}
-    files = {place / f"{name.split('.')[0]}.py" for name in names for place in (folder, Path())}
-    return sorted(file for file in files if file.exists())
+    """Modules that stand beside the study and are imported by it, or by one of them."""
+    found: set[Path] = set()
+    todo = [tree]
+    while todo:
+        imports = [n for n in ast.walk(todo.pop()) if isinstance(n, ast.Import | ast.ImportFrom)]
+        names = {a.name for n in imports if isinstance(n, ast.Import) for a in n.names}
+        names |= {n.module for n in imports if isinstance(n, ast.ImportFrom) and n.module}
+        files = {place / f"{name.split('.')[0]}.py" for name in names for place in (folder, Path())}
+        new = {file for file in files if file.exists()} - found
+        found |= new
+        todo += [ast.parse(file.read_text()) for file in new]
+    return sorted(found)
+
+
+def _data_files(tree: ast.Module, folder: Path) -> Iterator[Path]:
+    """Files that code spells out, "runs.csv" or HERE / "data" / "runs.csv", from the study's folder or from here."""
+    for name in {_spelled(node) for node in ast.walk(tree)}:
+        if name.isprintable() and len(name) < 256 and not Path(name).is_absolute():
+            yield from (path for path in (folder / name, Path(name)) if path.is_file())
+
+
+def _spelled(node: ast.AST) -> str:
+    """The relative path that an expression ends in; empty where it is none."""
+    match node:
+        case ast.Constant(str(text)):
+            return text
+        case ast.BinOp(left, ast.Div(), right):
+            parts = (left, right)
+        case ast.Call(_, parts):
+            pass
+        case _:
+            return ""
+    return "/".join(spelled for part in parts if (spelled := _spelled(part)))
 
 
 def _names(tree: ast.Module) -> Iterator[tuple[str, ...]]:
@@ -124,9 +174,8 @@ def _runtime_nodes(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def _files(name: tuple[str, ...]) -> Iterator[Path]:
-    """The modules along a dotted name, as far as it names modules."""
+    """The modules along a dotted name, as far as it names modules, or what a package loads when it is first named."""
     yield ROOT / "__init__.py"
-    name = ("engine",) if name and name[0] in ENGINE else name
     for depth in range(1, len(name) + 1):
         path = ROOT.joinpath(*name[:depth])
         if (path / "__init__.py").exists():
@@ -134,7 +183,18 @@ def _files(name: tuple[str, ...]) -> Iterator[Path]:
             continue
         if path.with_suffix(".py").exists():
             yield path.with_suffix(".py")
+        elif (init := path.parent / "__init__.py").exists():
+            home = _loaded_lazily(init.read_text()).get(name[depth - 1])
+            yield from _files(home) if home else ()
         return
+
+
+@cache
+def _loaded_lazily(source: str) -> dict[str, tuple[str, ...]]:
+    """Where a package's `__init__` has names from that it imports for type checkers only."""
+    blocks = [node for node in ast.parse(source).body if isinstance(node, ast.If)]
+    imports = [n for block in blocks for n in block.body if isinstance(n, ast.ImportFrom) and n.module]
+    return {a.name: (*str(n.module).split(".")[1:], a.name) for n in imports for a in n.names}
 
 
 def _code(tree: ast.Module) -> str:

@@ -1,5 +1,6 @@
 """Find the studies in a folder, and load one."""
 
+import ast
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping
@@ -7,7 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from theorysim.study import references
+
 PRESETS = ("smoke", "laptop", "paper")
+PARTS = ("TITLE", "SOURCES", "PRESETS", "simulate", "claims", "draw")
 
 
 class StudyError(Exception):
@@ -67,7 +71,7 @@ def _is_study(path: Path, folder: Path) -> bool:
 
 
 def load(path: Path) -> Study:
-    """Import a study file; `StudyError` where a part is missing or out of place."""
+    """Import a study file; `StudyError` where a part is missing or out of place, or `references.bib` lacks a source."""
     name = f"theorysim_studies.{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
@@ -75,11 +79,40 @@ def load(path: Path) -> Study:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
-    parts = ("TITLE", "SOURCES", "PRESETS", "simulate", "claims", "draw")
-    if missing := [part for part in parts if not hasattr(module, part)]:
-        raise StudyError(f"{path} lacks {', '.join(missing)}: see CONTRIBUTING.md")
+    _require_parts(path, vars(module))
     if set(module.PRESETS) != set(PRESETS):
         raise StudyError(f"{path} has the presets {sorted(module.PRESETS)}: it needs {', '.join(PRESETS)}")
+    if not isinstance(module.SOURCES, tuple | list):
+        raise StudyError(f"{path} has SOURCES = {module.SOURCES!r}: write a tuple, with a comma after a single one")
+    if unknown := [source for source in module.SOURCES if source not in references.entries(path)]:
+        raise StudyError(
+            f"{path} names {', '.join(map(repr, unknown))}: add an entry to a references.bib beside the study, "
+            "or to that of theorysim"
+        )
     functions = (module.simulate, module.claims, module.draw)
-    summary = (module.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
-    return Study(path, module.TITLE, tuple(module.SOURCES), module.PRESETS, *functions, summary=summary)
+    summary = " ".join((module.__doc__ or "").strip().split("\n\n")[0].split())
+    return Study(path, str(module.TITLE), tuple(module.SOURCES), module.PRESETS, *functions, summary=summary)
+
+
+def skim(path: Path) -> tuple[str, tuple[str, ...]]:
+    """Title and sources of a study as its file spells them; the file is read, not run.
+
+    **Raises:** `StudyError` where a part is missing, `SyntaxError` where the file is not Python.
+    """
+    tree = ast.parse(path.read_text(), path)
+    parts: dict[str, Any] = {}
+    for node in tree.body:
+        match node:
+            case ast.Assign([ast.Name(name)], value):
+                parts[name] = value
+            case ast.FunctionDef(name):
+                parts[name] = node
+    _require_parts(path, parts)
+    texts = [node.value for node in ast.walk(parts["SOURCES"]) if isinstance(node, ast.Constant)]
+    title = parts["TITLE"]
+    return str(title.value) if isinstance(title, ast.Constant) else ast.unparse(title), tuple(map(str, texts))
+
+
+def _require_parts(path: Path, parts: Mapping[str, Any]) -> None:
+    if missing := [part for part in PARTS if part not in parts]:
+        raise StudyError(f"{path} lacks {', '.join(missing)}: see CONTRIBUTING.md")

@@ -1,7 +1,6 @@
 """Run a study: simulate where something changed, draw always, check the claims, write it all down."""
 
-import json
-import shutil
+import re
 import time
 import traceback
 from collections.abc import Iterator
@@ -13,9 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 
 from theorysim.figure import save, style
+from theorysim.study import record
 from theorysim.study.claim import Claim
-from theorysim.study.fingerprint import fingerprint
-from theorysim.study.load import Study, load
+from theorysim.study.fingerprint import fingerprint, sketch
+from theorysim.study.load import Study, StudyError, load
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -47,53 +47,41 @@ def run(path: Path, preset: str, out: Path) -> Outcome:
     simulated = False
     import matplotlib.pyplot as plt
 
+    path, folder = path.absolute(), out.absolute() / path.stem  # a study may go to another folder
     try:
         with jax.enable_x64(True), plt.rc_context(style()):  # what one study sets, the next does not see
+            wanted, drawn_by = fingerprint(path, preset), sketch(path)
             study = load(path)
-            folder = out / study.name
-            data, simulated = _data(study, preset, folder)
+            data, simulated = _data(study, preset, wanted, folder)
             figures = list(_draw(study, data, folder))
             claims = _claims(study, data)
-        _write_json(folder / "claims.json", _record(study, preset, claims, figures, data.attrs))
+            _require_unchanged(path, drawn_by)
+        record.write(folder / "claims.json", _record(study, drawn_by, claims, figures, data.attrs))
         error = ""
     except (Exception, SystemExit) as exception:
         error = traceback.format_exc()
-        (out / path.stem).mkdir(parents=True, exist_ok=True)
-        _write_json(out / path.stem / "claims.json", _broken(path, preset, exception))
-    seconds = time.perf_counter() - start
-    return Outcome(path.stem, claims, simulated, seconds, error)
+        fail(path, preset, out, f"{type(exception).__name__}: {exception}")
+    return Outcome(path.stem, claims, simulated, time.perf_counter() - start, error)
 
 
-def is_current(path: Path, preset: str, out: Path) -> bool:
-    """Whether the data of a study is that of its code as it stands; False where it does not load."""
-    record = out / path.stem / "claims.json"
-    if not record.exists():
-        return False
-    try:
-        return json.loads(record.read_text()).get("fingerprint") == fingerprint(path, load(path).presets[preset])
-    except (Exception, SystemExit):
-        return False
+def fail(path: Path, preset: str, out: Path, error: str) -> None:
+    """Record that a study is broken, so that no older record passes for this one."""
+    folder = out.absolute() / path.stem
+    folder.mkdir(parents=True, exist_ok=True)
+    broken = {"study": path.stem, "title": path.stem, "preset": preset, "claims": [], "figures": [], "error": error}
+    record.write(folder / "claims.json", broken)
 
 
-def _data(study: Study, preset: str, folder: Path) -> tuple["xr.DataTree", bool]:
-    """The study's data, and whether it was simulated now; always as read from the disk."""
-    import xarray as xr
-
-    path, wanted = folder / "data.nc", fingerprint(study.path, study.presets[preset])
-    if path.exists():
-        with xr.open_datatree(path, engine="h5netcdf") as tree:
-            if tree.attrs.get("fingerprint") == wanted:
-                return tree.load(), False
+def _data(study: Study, preset: str, wanted: str, folder: Path) -> tuple["xr.DataTree", bool]:
+    """The study's data of the fingerprint `wanted`, and whether it was simulated now; always as read from the disk."""
+    path = folder / "data.nc"
+    if (kept := _read(path)) is not None and kept.attrs.get("fingerprint") == wanted:
+        return kept, False
     start = time.perf_counter()
-    tree = study.simulate(study.presets[preset])
+    tree = _simulate(study, preset)
     seconds = time.perf_counter() - start
-    if not isinstance(tree, xr.DataTree) or not {"theory", "simulation"} <= set(tree.children):
-        raise TypeError(
-            f"`simulate` of {study.path} returned {type(tree).__name__}: "
-            "it returns an xarray.DataTree with the nodes `theory` and `simulation`"
-        )
-    if any("computed" in node.coords for node in tree.subtree):
-        raise KeyboardInterrupt  # a sweep was interrupted, and returned what it had
+    if fingerprint(study.path, preset) != wanted:
+        raise StudyError(f"{study.path}, or code or data that it uses, changed while it ran: run it again")
     tree.attrs |= {
         "study": study.name,
         "preset": preset,
@@ -108,9 +96,36 @@ def _data(study: Study, preset: str, folder: Path) -> tuple["xr.DataTree", bool]
     partial = path.with_suffix(".partial")
     tree.to_netcdf(partial, engine="h5netcdf")
     partial.replace(path)
-    _write_json(folder / "times.json", {"simulate": seconds})
-    with xr.open_datatree(path, engine="h5netcdf") as tree:
-        return tree.load(), True
+    record.write(folder / "times.json", {"simulate": seconds})
+    written = _read(path)
+    if written is None:
+        raise OSError(f"{path} cannot be read again: is the disk full?")
+    return written, True
+
+
+def _simulate(study: Study, preset: str) -> "xr.DataTree":
+    import xarray as xr
+
+    tree = study.simulate(study.presets[preset])
+    if not isinstance(tree, xr.DataTree) or not {"theory", "simulation"} <= set(tree.children):
+        raise TypeError(
+            f"`simulate` of {study.path} returned {type(tree).__name__}: "
+            "it returns an xarray.DataTree with the nodes `theory` and `simulation`"
+        )
+    if any("computed" in node.coords for node in tree.subtree):
+        raise KeyboardInterrupt  # a sweep was interrupted, and returned what it had
+    return tree
+
+
+def _read(path: Path) -> "xr.DataTree | None":
+    """None where the file is absent or damaged, in whatever way h5py and xarray say so."""
+    import xarray as xr
+
+    try:
+        with xr.open_datatree(path, engine="h5netcdf") as tree:
+            return tree.load()
+    except Exception:
+        return None
 
 
 def _draw(study: Study, data: "xr.DataTree", folder: Path) -> Iterator[str]:
@@ -122,8 +137,11 @@ def _draw(study: Study, data: "xr.DataTree", folder: Path) -> Iterator[str]:
     if not isinstance(figures, dict):
         raise TypeError(f"`draw` of {study.path} returned {type(figures).__name__}: it returns figures by name")
     for name, figure in figures.items():
-        if Path(name).name != name or name.startswith("."):
-            raise ValueError(f"the figure {name!r} of {study.path} cannot name a file: leave out slashes")
+        if not isinstance(name, str) or not re.fullmatch(r"\w[\w=.,+-]*", name):
+            raise ValueError(
+                f"the figure {name!r} of {study.path} cannot name a file and a link: "
+                "use letters, digits and any of _ - + = . ,"
+            )
         save(figure, folder / name)
         plt.close(figure)
         yield name
@@ -133,45 +151,30 @@ def _claims(study: Study, data: "xr.DataTree") -> list[Claim]:
     claims = list(study.claims(data))
     if not claims:
         raise ValueError(f"{study.path} claims nothing: a study states at least one checked number")
+    if others := {type(claim).__name__ for claim in claims if not isinstance(claim, Claim)}:
+        raise TypeError(f"`claims` of {study.path} yields {', '.join(sorted(others))}: it yields Claims")
     names = [claim.name for claim in claims]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"{study.path} has several claims named {', '.join(sorted(twice))}: rename all but one")
     return claims
 
 
-def _record(study: Study, preset: str, claims: list[Claim], figures: list[str], attrs: dict) -> dict[str, Any]:
+def _require_unchanged(path: Path, drawn_by: str) -> None:
+    if sketch(path) != drawn_by:
+        raise StudyError(f"{path} was edited while it ran: run it again")
+
+
+def _record(study: Study, drawn_by: str, claims: list[Claim], figures: list[str], attrs: dict) -> dict[str, Any]:
     return {
         "study": study.name,
         "title": study.title,
         "summary": study.summary,
         "sources": study.sources,
-        "preset": preset,
-        "claims": [{**asdict(claim), "holds": claim.holds} for claim in claims],
+        "claims": [
+            {**asdict(claim), "deviation": claim.deviation, "numbers": claim.numbers, "holds": claim.holds}
+            for claim in claims
+        ],
         "figures": figures,
-        **{name: attrs[name] for name in ("fingerprint", "theorysim", "jax", "jaxlib", "device", "x64")},
+        "sketch": drawn_by,
+        **{name: attrs[name] for name in ("preset", "fingerprint", "theorysim", "jax", "jaxlib", "device", "x64")},
     }
-
-
-def _broken(path: Path, preset: str, exception: BaseException) -> dict[str, Any]:
-    """So that no older record passes for this one."""
-    error = f"{type(exception).__name__}: {exception}"
-    return {"study": path.stem, "title": path.stem, "preset": preset, "claims": [], "figures": [], "error": error}
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False, default=_plain) + "\n")
-    partial.replace(path)
-
-
-def _plain(value: Any) -> Any:
-    return value.item()  # NumPy's numbers
-
-
-def copy_pictures(out: Path, gallery: Path) -> None:
-    """Copy every study's PNGs, under the study's name, and drop those that are no longer drawn."""
-    gallery.mkdir(parents=True, exist_ok=True)
-    for old in gallery.glob("*.png"):
-        old.unlink()
-    for picture in sorted(out.glob("*/*.png")):
-        shutil.copyfile(picture, gallery / f"{picture.parent.name}-{picture.name}")

@@ -8,29 +8,40 @@ FILE = Path(__file__).parent / "references.bib"
 IDENTIFIER = re.compile(r"arXiv:\d{4}\.\d{4,5}|doi:10\.\S+?(?=[\s,;)\]\"']|\.?$)")
 
 
-def entries() -> dict[str, str]:
-    """BibTeX entries by identifier, as in `arXiv:1806.07572`."""
+def entries(study: Path | None = None) -> dict[str, str]:
+    """BibTeX entries by identifier, as in `arXiv:1806.07572`.
+
+    A study adds those of a `references.bib` that stands in its folder or in the one above.
+    """
+    own = [place / FILE.name for place in study.absolute().parents[:2]] if study else []
+    texts = [path.read_text().strip() for path in (FILE, *own) if path.exists()]
     found = {}
-    for entry in re.split(r"\n(?=@)", FILE.read_text().strip()):
-        eprint = re.search(r"eprint\s*=\s*\{([^}]+)\}", entry)
-        doi = re.search(r"doi\s*=\s*\{([^}]+)\}", entry)
-        if eprint:
-            found[f"arXiv:{eprint[1]}"] = entry
-        if doi:
-            found[f"doi:{doi[1]}"] = entry
+    for entry in (entry for text in texts for entry in re.split(r"\n(?=@)", text)):
+        for kind, name in (("eprint", "arXiv"), ("doi", "doi")):
+            if identifier := field(entry, kind):
+                found[f"{name}:{identifier}"] = entry
     return found
 
 
-def cite(sources: tuple[str, ...]) -> str:
+def field(entry: str, name: str) -> str:
+    """A field of a BibTeX entry, such as its title; empty where it has none."""
+    found = re.search(rf"^\s*{name}\s*=\s*\{{(.+)\}}", entry, re.MULTILINE)
+    return found[1] if found else ""
+
+
+def cite(sources: tuple[str, ...], study: Path | None = None) -> str:
     """The BibTeX entries of some identifiers; `KeyError` for one that `references.bib` lacks."""
-    known = entries()
+    known = entries(study)
     if unknown := [source for source in sources if source not in known]:
         raise KeyError(f"{FILE.name} has no entry for {', '.join(unknown)}: add it there")
     return "\n\n".join(dict.fromkeys(known[source] for source in sources))
 
 
 def sources_of(name: str) -> tuple[str, ...]:
-    """What a module, function or class of theorysim names in its docstring, or its module's: `infinite.phase.chi`."""
+    """What a module, function or class of theorysim names in its docstring, or its module's: `infinite.phase.chi`.
+
+    Of a package that names none itself: what its modules name. `KeyError` for what is no part of theorysim.
+    """
     thing = importlib.import_module("theorysim")
     for attribute in name.removeprefix("theorysim.").split("."):
         if not hasattr(thing, attribute):
@@ -38,7 +49,12 @@ def sources_of(name: str) -> tuple[str, ...]:
         thing = getattr(thing, attribute)
     own = IDENTIFIER.findall(thing.__doc__ or "")
     home = importlib.import_module(getattr(thing, "__module__", None) or thing.__name__)
-    return tuple(dict.fromkeys(own or IDENTIFIER.findall(home.__doc__ or "")))
+    found = own or IDENTIFIER.findall(home.__doc__ or "")
+    if not found and hasattr(thing, "__path__"):
+        files = sorted(Path(thing.__path__[0]).rglob("*.py"))
+        known = entries()
+        found = [source for file in files for source in IDENTIFIER.findall(file.read_text()) if source in known]
+    return tuple(dict.fromkeys(found))
 
 
 def link(source: str) -> str:
