@@ -135,16 +135,12 @@ def claims(data):
         distance = abs(value.sel(layer=layer) + sample[exponent])
         worst = int(np.argmax(distance.values))
         what = {"last": "the last hidden layer's change", "output": "the output's change"}[layer]
-        yield ts.study.Claim(
+        yield ts.study.stays_below(
             f"regimes by {what}",
             f"largest distance of a measured exponent of {what} from theory's, {distance.size} parametrisations: below "
             f"{apart / 2:g}, where another exponent would be as near",
-            predicted=apart / 2,
-            measured=distance[worst],
-            tolerance=3 * error.sel(layer=layer)[worst].item(),
-            why="three standard errors of the exponent that is furthest off",
-            standard_error=error.sel(layer=layer)[worst].item(),
-            kind="at most",
+            apart / 2,
+            ts.study.Estimate(distance[worst].item(), error.sel(layer=layer)[worst].item()),
         )
 
 

@@ -175,16 +175,7 @@ def claims(data):
 def lower(name, sentence, measured, other):
     """That the mean over data sets is below another's, by three standard errors of the difference."""
     error = ts.study.mean_estimate(measured - other).standard_error
-    return ts.study.Claim(
-        name,
-        sentence,
-        predicted=other.mean(),
-        measured=measured.mean(),
-        tolerance=3 * error,
-        why="three standard errors of the difference, over data sets",
-        standard_error=error,
-        kind="at most",
-    )
+    return ts.study.stays_below(name, sentence, float(other.mean()), ts.study.Estimate(float(measured.mean()), error))
 
 
 # %% [markdown]

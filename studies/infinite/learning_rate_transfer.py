@@ -148,15 +148,11 @@ def claims(data):
         for mup in (False, True)
     )
     error = float(np.hypot(usual.standard_error, transferred.standard_error))
-    yield ts.study.Claim(
+    yield ts.study.stays_below(
         "Adam, standard",
         "Adam: exponent of the best learning rate in the width, in standard parametrisation below that of muP",
-        predicted=transferred.value,
-        measured=usual.value,
-        tolerance=3 * error,
-        why="three standard errors of the difference",
-        standard_error=error,
-        kind="at most",
+        float(transferred.value),
+        ts.study.Estimate(float(usual.value), error),
     )
 
 

@@ -185,15 +185,11 @@ def claims(data):
         )
     dirty = data["diabetes"].to_dataset().sel(outliers=0.1)
     gain = ts.study.mean_estimate(dirty["student"] - dirty["gaussian"])
-    yield ts.study.Claim(
+    yield ts.study.exceeds(
         "diabetes with outliers",
         "diabetes data, one outlier in ten: mean log density of test data, t process above Gaussian process",
-        predicted=dirty["gaussian"].mean(),
-        measured=dirty["student"].mean(),
-        tolerance=3 * gain.standard_error,
-        why="three standard errors of the difference, over splits",
-        standard_error=gain.standard_error,
-        kind="at least",
+        float(dirty["gaussian"].mean()),
+        ts.study.Estimate(float(dirty["student"].mean()), gain.standard_error),
     )
 
 

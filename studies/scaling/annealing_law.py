@@ -174,16 +174,12 @@ def claims(data):
     yield better_law(predicted.sel(schedule=list(PREDICTED)), loss.sel(schedule=list(PREDICTED)))
     best = min(others(loss), key=lambda name: float(loss.sel(schedule=name).mean()))
     saved = ts.study.mean_estimate(loss.sel(schedule=best) - loss.sel(schedule="optimised"))
-    yield ts.study.Claim(
+    yield ts.study.exceeds(
         "optimised schedule",
         "the schedule that the multi-power law likes best ends at a lower loss than the best of all others, "
         f"{best}: difference of the losses on the same data",
-        predicted=0,
-        measured=saved.value,
-        tolerance=3 * saved.standard_error,
-        why="three standard errors",
-        standard_error=saved.standard_error,
-        kind="at least",
+        0,
+        saved,
     )
 
 
@@ -193,16 +189,12 @@ def better_law(predicted, loss):
     off = abs(predicted - mean)
     worst = off.sel(law="annealing").idxmax("schedule").item()
     annealing, multi_power = (off.sel(law=law, schedule=worst).item() for law in ("annealing", "multi_power"))
-    return ts.study.Claim(
+    return ts.study.exceeds(
         "better law",
         f"error of the annealing law for the schedule '{worst}', less that of the multi-power law: these students "
         "forget by the sum of rates, not by steps",
-        predicted=0,
-        measured=annealing - multi_power,
-        tolerance=3 * error.sel(schedule=worst).item(),
-        why="three standard errors of the loss",
-        standard_error=error.sel(schedule=worst).item(),
-        kind="at least",
+        0,
+        ts.study.Estimate(annealing - multi_power, error.sel(schedule=worst).item()),
     )
 
 

@@ -226,18 +226,10 @@ def claims(data):
             why="1 / features of the smallest size, the order of the theory's error",
         )
     ahead = np.log(losses.sel(learner="begins with nothing") / losses.sel(learner="knows much"))
-    for place, features, kind in (("smallest", FEATURES[0], "at least"), ("largest", FEATURES[-1], "at most")):
-        gap = ts.study.mean_estimate(ahead.sel(features=features))
-        yield ts.study.Claim(
-            f"ranking, {place}",
-            f"{place} models: logarithm of the ratio of the losses, whose sign is the ranking",
-            predicted=0,
-            measured=gap.value,
-            tolerance=3 * gap.standard_error,
-            why="three standard errors over draws",
-            standard_error=gap.standard_error,
-            kind=kind,
-        )
+    ranking = "models: logarithm of the ratio of the losses, whose sign is the ranking"
+    smallest, largest = (ts.study.mean_estimate(ahead.sel(features=FEATURES[i])) for i in (0, -1))
+    yield ts.study.exceeds("ranking, smallest", f"smallest {ranking}", 0, smallest)
+    yield ts.study.stays_below("ranking, largest", f"largest {ranking}", 0, largest)
     cast = data["forecast"].to_dataset()
     yield ts.study.agrees(
         "forecast",

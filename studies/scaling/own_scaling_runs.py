@@ -226,16 +226,12 @@ def claims(data):
     of = theory.sel(task="teacher").isel(size=-1, amount=-1)
     losses = np.log(runs["loss"].sel(task="teacher").astype(float))
     gain = ts.study.mean_estimate(losses.isel(size=-2, amount=-2) - losses.isel(size=-1, amount=-1))
-    yield ts.study.Claim(
+    yield ts.study.exceeds(
         "informative, teacher",
         f"{LABELS['teacher']}: fall of the log loss from the largest fitted run to the one predicted, for half of the "
         "predictive interval at least: the law says more than 'no further improvement'",
-        predicted=float(np.log(of["high"] / of["low"]) / 2),
-        measured=gain.value,
-        tolerance=3 * gain.standard_error,
-        why="three standard errors",
-        standard_error=gain.standard_error,
-        kind="at least",
+        float(np.log(of["high"] / of["low"]) / 2),
+        gain,
     )
 
 

@@ -144,16 +144,12 @@ def claims(data):
         best = float(line.idxmax("draws"))
         lost = ts.study.mean_estimate(utility.sel(draws=best) - utility.sel(draws=most))
         if best < most:
-            yield ts.study.Claim(
+            yield ts.study.exceeds(
                 f"best number, cost {cost:g}",
                 f"middle model, mistakes cost {cost:g}: utility of the best number of draws in theory, {best:.0f}, "
                 f"less that of {most:.0f}; more draws do harm",
-                predicted=0,
-                measured=lost.value,
-                tolerance=3 * lost.standard_error,
-                why="three standard errors over batches of tasks",
-                standard_error=lost.standard_error,
-                kind="at least",
+                0,
+                lost,
             )
 
 

@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from theorysim.study import Claim, Estimate, agrees, exponent, exponent_agrees, extrapolate, limit_agrees
+from theorysim.study import (
+    Claim,
+    Estimate,
+    agrees,
+    exceeds,
+    exponent,
+    exponent_agrees,
+    extrapolate,
+    limit_agrees,
+    stays_below,
+)
 
 
 def claim(predicted=1, measured=1.05, tolerance=0.1, **options):
@@ -102,3 +112,10 @@ def test_extrapolation_finds_the_limit_and_its_error():
     values, errors = jax.vmap(fit)(np.arange(2000))
     assert abs(values.mean() - 2) < 3 * values.std() / np.sqrt(2000)
     np.testing.assert_allclose(errors.mean(), 1.13 * values.std(), rtol=0.1)
+
+
+def test_one_sided_claims_clear_their_bound_by_three_standard_errors():
+    assert exceeds("a", "b", 0, Estimate(0.31, 0.1)).holds
+    assert not exceeds("a", "b", 0, Estimate(0.29, 0.1)).holds
+    assert stays_below("a", "b", 1, Estimate(0.69, 0.1)).holds
+    assert not stays_below("a", "b", 1, Estimate(0.71, 0.1)).holds

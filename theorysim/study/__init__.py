@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from theorysim.figure import style as style
     from theorysim.study.claim import Claim as Claim
     from theorysim.study.claim import agrees as agrees
+    from theorysim.study.claim import exceeds as exceeds
     from theorysim.study.claim import exponent_agrees as exponent_agrees
     from theorysim.study.claim import limit_agrees as limit_agrees
     from theorysim.study.claim import mean_and_error as mean_and_error
     from theorysim.study.claim import mean_estimate as mean_estimate
+    from theorysim.study.claim import stays_below as stays_below
     from theorysim.study.dataset import Digits as Digits
     from theorysim.study.dataset import digits as digits
     from theorysim.study.load import Study as Study
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 HOMES = {
     **dict.fromkeys(("Estimate", "exponent", "extrapolate"), "estimate"),
     **dict.fromkeys(("PALETTE", "page", "save", "style"), "figure"),
-    **dict.fromkeys(("Claim", "agrees", "exponent_agrees", "limit_agrees"), "study.claim"),
+    **dict.fromkeys(("Claim", "agrees", "exceeds", "exponent_agrees", "limit_agrees", "stays_below"), "study.claim"),
     **dict.fromkeys(("mean_and_error", "mean_estimate"), "study.claim"),
     **dict.fromkeys(("Digits", "digits"), "study.dataset"),
     **dict.fromkeys(("Study", "StudyError"), "study.load"),

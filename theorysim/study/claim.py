@@ -134,6 +134,23 @@ def agrees(
     )
 
 
+def exceeds(name: str, sentence: str, bound: float | int, measured: Estimate) -> Claim:
+    """A simulation's number lies above the bound, by three standard errors."""
+    return _one_sided(name, sentence, bound, measured, "at least")
+
+
+def stays_below(name: str, sentence: str, bound: float | int, measured: Estimate) -> Claim:
+    """A simulation's number lies below the bound, by three standard errors."""
+    return _one_sided(name, sentence, bound, measured, "at most")
+
+
+def _one_sided(
+    name: str, sentence: str, bound: float | int, measured: Estimate, kind: Literal["at least", "at most"]
+) -> Claim:
+    error = float(measured.standard_error)
+    return Claim(name, sentence, bound, float(measured.value), SIGMAS * error, THREE, standard_error=error, kind=kind)
+
+
 def limit_agrees(
     name: str, sentence: str, predicted: Any, samples: "xr.DataArray", *, along: str = "width", **options: Any
 ) -> Claim:
