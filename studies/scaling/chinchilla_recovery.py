@@ -41,6 +41,8 @@ class Preset(NamedTuple):
 PRESETS = {"smoke": Preset(48, 39), "laptop": Preset(160, 199), "paper": Preset(4000, 999)}
 TRUTH = {"E": 1.8172, "A": 482.01, "B": 2085.43, "alpha": 0.3478, "beta": 0.3658}
 HOFFMANN = {"E": 1.69, "A": 406.4, "B": 410.7, "alpha": 0.34, "beta": 0.28}
+SURFACES = {"Besiroglu et al.": TRUTH, "Hoffmann et al.": HOFFMANN}
+WIDTHS = np.geomspace(1.5, 8, 26)  # of the parabolas' grids, factors about the optimum
 LAW = ts.scaling.LAWS["chinchilla"]
 SCALE, FREEDOM = 0.004, 2.5
 BUDGETS = np.geomspace(1e18, 1e22, 9)
@@ -138,30 +140,17 @@ def approaches(n, loss):
 
 
 def parabolas():
-    """Approach 2 on noise-free losses: its exponent and its shift in log n, over half-widths of the grid."""
-    rows = {}
-    for name, parameters in (("Besiroglu et al.", TRUTH), ("Hoffmann et al.", HOFFMANN)):
-        for width in (1.5, 2.0, 4.0, 8.0):
-            offsets = jnp.linspace(-jnp.log(width), jnp.log(width), 15)
-            best = ts.scaling.chinchilla_frontier(parameters, BUDGETS).n
-            n = best[:, None] * jnp.exp(offsets)[None]
-            loss = LAW(n=n, d=BUDGETS[:, None] / 6 / n, **parameters)
-            found = jax.vmap(ts.scaling.approaches.vertex)(jnp.log(n), loss) - jnp.log(best)
-            slope = np.polyfit(np.log(BUDGETS), found, 1)[0]
-            predicted = ts.scaling.approaches.vertex_shift(parameters["alpha"], parameters["beta"], offsets)
-            rows[name, width] = float(found.mean()), float(slope), float(predicted)
-    shift, slope, predicted = (
-        xr.DataArray(
-            [
-                [rows[name, width][i] for width in (1.5, 2.0, 4.0, 8.0)]
-                for name in ("Besiroglu et al.", "Hoffmann et al.")
-            ],
-            dims=("surface", "width"),
-        )
-        for i in range(3)
-    )
-    coords = {"surface": ["Besiroglu et al.", "Hoffmann et al."], "width": [1.5, 2.0, 4.0, 8.0]}
-    return xr.Dataset({"shift": shift, "slope": slope, "predicted": predicted}, coords)
+    """Approach 2 on losses without noise: its shift in log n, and the shift's leading term."""
+
+    def shifted(surface, width):
+        offsets = jnp.linspace(-1, 1, 15) * jnp.log(width)
+        best = ts.scaling.chinchilla_frontier(surface, BUDGETS).n
+        n = best[:, None] * jnp.exp(offsets)[None]
+        found = jax.vmap(ts.scaling.approaches.vertex)(jnp.log(n), LAW(n=n, d=BUDGETS[:, None] / 6 / n, **surface))
+        predicted = ts.scaling.approaches.vertex_shift(surface["alpha"], surface["beta"], offsets)
+        return {"shift": (found - jnp.log(best)).mean(), "predicted": predicted}
+
+    return ts.sweep(shifted, ts.Grid(surface=ts.labelled(SURFACES), width=WIDTHS))
 
 
 # %% [markdown]
@@ -215,7 +204,7 @@ def draw(data):
     design_panel(axes[0, 0])
     cover_panel(axes[0, 1], data)
     exponent_panel(axes[1, 0], data)
-    parabola_panel(axes[1, 1], data["parabola"])
+    parabola_panel(axes[1, 1], data["parabola"].to_dataset())
     return {"chinchilla_recovery": figure}
 
 
@@ -266,23 +255,12 @@ def exponent_panel(panel, data):
 
 
 def parabola_panel(panel, parabola):
-    widths = np.linspace(1.2, 8.5, 100)
-    for color, surface, parameters in (
-        (ts.study.PALETTE[0], "Besiroglu et al.", TRUTH),
-        (ts.study.PALETTE[1], "Hoffmann et al.", HOFFMANN),
-    ):
-        line = [
-            float(
-                ts.scaling.approaches.vertex_shift(
-                    parameters["alpha"], parameters["beta"], jnp.linspace(-jnp.log(w), jnp.log(w), 15)
-                )
-            )
-            for w in widths
-        ]
-        panel.plot(widths, line, color=color)
-        panel.plot(parabola["width"], parabola["shift"].sel(surface=surface), "o", color=color, label=surface)
+    for color, surface in zip(ts.study.PALETTE, SURFACES, strict=False):
+        line = parabola.sel(surface=surface)
+        panel.plot(line["width"], line["predicted"], color=color)
+        panel.plot(line["width"][::5], line["shift"][::5], "o", color=color, label=surface)
     panel.axhline(0, color="0.7", linewidth=0.6)
-    panel.set(title="(d) parabolas without noise", xlabel="sizes within a factor of the optimum")
+    panel.set(title="(d) parabolas without noise; lines: leading term", xlabel="sizes within a factor of the optimum")
     panel.set(ylabel=r"shift of $\log n^*$")
     panel.legend(title="surface")
 

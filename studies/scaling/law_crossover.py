@@ -85,7 +85,8 @@ def inverse_log(parameters):
 
 def scale_of(inverse):
     """c* from 1 / log c*: infinite where it is not positive."""
-    return np.exp(np.where(inverse > 0, 1 / np.where(inverse > 0, inverse, 1.0), np.inf))
+    with np.errstate(divide="ignore"):
+        return np.exp(1 / np.maximum(inverse, 0.0))
 
 
 # %% [markdown]
