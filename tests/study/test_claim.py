@@ -60,6 +60,12 @@ def test_a_claim_that_cannot_fail_is_refused(options, message):
         claim(**options)
 
 
+def test_a_claim_says_its_numbers():
+    assert str(claim(0.8, 0.91, 0.05, kind="at least")) == "holds: a sentence: 0.91 for at least 0.8 + 0.05"
+    assert str(claim(0.8, 0.91, 0.05, kind="at most")) == "fails: a sentence: 0.91 for at most 0.8 - 0.05"
+    assert claim(0.8, -0.0, 0.05).numbers == "0 for 0.8 within 0.05"
+
+
 def test_an_end_of_the_span_may_be_predicted():
     assert claim(predicted=1, measured=0.95, span=(0, 1)).holds
     assert not claim(predicted=1, measured=0.8, span=(0, 1)).holds

@@ -3,12 +3,15 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 
 from theorysim import study
 from theorysim.study import gallery, new, pipeline, record
+from theorysim.study.claim import number
 from theorysim.study.fingerprint import ROOT, fingerprint, modules
+from theorysim.study.tex import to_html
 
 SIMULATED = "simulated.txt"
 
@@ -170,6 +173,10 @@ def test_a_failing_claim_fails_and_everything_is_drawn(folder):
     [
         ("TITLE =", "NAME =", "lacks TITLE"),
         ('"laptop"', '"desktop"', "has the presets"),
+        ('("arXiv:1606.05340",)', '("arXiv:1606.05340")', "SOURCES = 'arXiv:1606.05340': write a tuple"),
+        ('("arXiv:1606.05340",)', '("arXiv:9999.99999",)', "names 'arXiv:9999.99999': add an entry"),
+        ('"deep variance",', '"",', "a claim has name='': give its name"),
+        ("yield ts.study.Claim(", "yield (lambda *_, **__: 1)(", "yields int: it yields Claims"),
         ("import theorysim as ts", "import theorysim as ts\nimport nothing_like_this", "nothing_like_this"),
         ('"theory": xr', '"prediction": xr', "it returns an xarray.DataTree with the nodes"),
         ("yield ts.study.Claim(", "return []\n    yield ts.study.Claim(", "states at least one checked number"),
@@ -206,6 +213,93 @@ def test_what_simulate_uses_counts_wherever_it_stands(folder):
     assert len({before, after, fingerprint(path, "smoke")}) == 3
 
 
+def test_data_files_that_simulate_names_count(folder):
+    """Beside the study, also through a folder; a file that only `draw` names, and one that is not there, do not."""
+    path, data = folder / "studies/demo.py", folder / "studies/data"
+    edit(path, "def simulate(preset):\n", 'def simulate(preset):\n    HERE / "data" / "runs.csv", "absent.csv"\n')
+    edit(path, "DEPTH = 12\n", "from pathlib import Path\n\nDEPTH = 12\nHERE = Path(__file__).parent\n")
+    edit(path, "def draw(data):\n", 'def draw(data):\n    "logo.svg"\n')
+    data.mkdir()
+    (data / "runs.csv").write_text("1")
+    before = fingerprint(path, "smoke")
+    (folder / "studies/logo.svg").write_text("1")
+    assert fingerprint(path, "smoke") == before
+    (data / "runs.csv").write_text("2")
+    assert fingerprint(path, "smoke") != before
+
+
+def test_all_presets_count_where_simulate_names_them(folder):
+    path = folder / "studies/demo.py"
+    edit(path, "DEPTH = 12", 'DEPTH = len(PRESETS["paper"]) + 10')
+    before = fingerprint(path, "smoke")
+    edit(path, '"paper": Preset(1000, 1024)', '"paper": Preset(2000, 1024)')
+    assert fingerprint(path, "smoke") != before
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [("def simulate(preset):\n", "changed while it ran"), ("def draw(data):\n", "was edited while it ran")],
+)
+def test_an_edit_while_a_study_runs_is_not_recorded(folder, place, message):
+    path = folder / "studies/demo.py"
+    touch = f"    with open({str(path)!r}, 'a') as file:\n        file.write('\\nABSENT = 1\\nABSENT\\n')\n"
+    edit(path, place, place + touch)
+    assert message in run(folder).error
+    assert flaw(folder) == "broken"
+    assert (folder / "figures/smoke/demo/data.nc").exists() == ("draw" in place)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\x00", b"[]", b"{}"])
+@pytest.mark.parametrize("name", ["data.nc", "claims.json", "times.json"])
+def test_a_damaged_file_counts_as_absent(folder, name, content):
+    run(folder)
+    before = written(folder)
+    (folder / "figures/smoke/demo" / name).write_bytes(content)
+    if name != "data.nc":
+        assert (flaw(folder) == "") == (name == "times.json")
+        gallery.write_page(folder / "figures/smoke", folder / "studies")
+    outcome = run(folder)
+    assert outcome.error == ""
+    assert outcome.simulated == (name == "data.nc")
+    assert written(folder) == before
+
+
+def test_records_are_valid_json_where_numbers_are_not_finite(folder):
+    edit(folder / "studies/demo.py", "measured=deviations.mean()", "measured=np.nan")
+    edit(folder / "studies/demo.py", "standard_error=1 / np.sqrt(deviations.size)", 'kind="at least"')
+    outcome = run(folder)
+    assert not outcome.error
+    assert not outcome.holds
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    claim = json.loads(written(folder)["claims.json"], parse_constant=refuse)["claims"][0]
+    assert (claim["measured"], claim["standard_error"], claim["span"]) == (None, None, [None, None])
+    assert claim["numbers"].startswith("undefined for at least 0 + ")
+    page = gallery.write_page(folder / "figures/smoke", folder / "studies").read_text()
+    assert ">undefined<" in page
+    assert "at least 1.7 above" in page
+    assert "0 of 1 hold" in page
+
+
+def test_a_study_may_name_works_of_its_own(folder):
+    edit(folder / "studies/demo.py", '("arXiv:1606.05340",)', '("doi:10.1000/mine",)')
+    (folder / "studies/references.bib").write_text(
+        "@article{me,\n  title = {Mine},\n  year = {2026},\n  doi = {10.1000/mine},\n}"
+    )
+    assert run(folder).error == ""
+    assert "Mine (2026)" in gallery.write_page(folder / "figures/smoke", folder / "studies").read_text()
+
+
+def test_a_study_that_goes_to_another_folder_is_written_where_it_was_asked_for(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    edit(folder / "studies/demo.py", "DEPTH = 12", "DEPTH = 12\nimport os\n\nos.chdir('/')")
+    outcome = pipeline.run(Path("studies/demo.py"), "smoke", Path("figures/smoke"))
+    assert outcome.error == ""
+    assert "claims.json" in written(folder)
+
+
 def test_a_study_cannot_end_the_run_or_change_the_next(folder):
     import jax
     import matplotlib.pyplot as plt
@@ -228,6 +322,9 @@ def test_a_study_cannot_end_the_run_or_change_the_next(folder):
         ("figure", "it returns figures by name"),
         ('{"a/b": figure}', "cannot name a file"),
         ('{"../b": figure}', "cannot name"),
+        ('{"": figure}', "the figure '' of"),
+        ('{"a#b": figure}', "the figure 'a#b' of"),
+        ('{"a?b": figure}', "the figure 'a?b' of"),
     ],
 )
 def test_odd_figures_are_refused(folder, returned, message):
@@ -263,8 +360,29 @@ def test_the_page_shows_figures_claims_sources_and_provenance(folder):
         "https://arxiv.org/abs/1606.05340",
         "jaxlib",
         "viewport",
+        '<a href="demo/variance.png"><img loading="lazy"',
+        "1 study, 1 claim",
+        "all hold",
+        "Exponential expressivity in deep neural networks through transient chaos (2016)",
     ):
         assert shown in page
+    assert re.search(r'width="\d{3,4}" height="\d{3,4}"', page)
+
+
+def test_formulas_are_set_in_sentences():
+    def shown(sentence):
+        return re.sub("</?i>", "", to_html(sentence).removeprefix('<span class="math">').removesuffix("</span>"))
+
+    assert shown(r"$\sigma_w^2 = 4$") == "σ<sub>w</sub><sup>2</sup> = 4"
+    assert shown(r"$N^{-1/2}$") == "N<sup>−1/2</sup>"
+    assert shown(r"$\sqrt q + \sqrt{2 q}$") == "√q + √(2 q)"
+    assert shown(r"$\frac{a}{b + c} \to \infty$") == "a/(b + c) → ∞"
+    assert shown(r"$\hat{q}$") == "q\u0302"
+    assert shown(r"$\log\,d$") == "log d"
+    assert to_html("a < b, costs $5") == "a &lt; b, costs $5"
+    assert "$" not in to_html(r"with $x < y$ and $\unknown{z}$")
+    assert "<b>" not in to_html("$<b>$")
+    assert number(-0.0) == "0"
 
 
 def test_names_of_new_studies(tmp_path):
