@@ -8,11 +8,13 @@ READY := $(VENV)/.ready
 BIN := $(VENV)/bin
 PRESET ?= laptop
 STUDY ?=
+JOBS ?=
 TESTS ?=
 
 help: ## list the verbs
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
-	@echo 'STUDY=name selects a study or a family, PRESET=smoke|laptop|paper its size, PYTHON=python3.13 an interpreter.'
+	@echo 'STUDY=name selects a study or a family, PRESET=smoke|laptop|paper its size,'
+	@echo 'JOBS=2 how many run at once, PYTHON=python3.13 an interpreter.'
 
 setup: $(READY) ## build the environment in .venv, with uv where there is one
 
@@ -33,10 +35,10 @@ $(READY): pyproject.toml
 	@touch $@
 
 figures: $(READY) ## draw every study, and fail where a claim fails
-	$(BIN)/theorysim figures $(STUDY) --preset $(PRESET)
+	$(BIN)/theorysim figures $(STUDY) --preset $(PRESET) $(if $(JOBS),--jobs $(JOBS))
 
-gallery: $(READY) ## copy the laptop pictures and claims to figures/gallery and the README
-	$(BIN)/theorysim gallery
+gallery: $(READY) ## copy the pictures and claims of all studies, once drawn, to figures/gallery
+	$(BIN)/theorysim gallery --preset $(PRESET)
 
 test: lint ## lint, types and the fast tests
 	$(BIN)/pytest -n auto $(TESTS)
