@@ -10,7 +10,10 @@ TEMPLATE = Path(__file__).parent / "template.py"
 
 
 def write(name: str, folder: Path, family: str = "") -> Path:
-    """Copy the template study to `folder`/`family`/NAME.py; an existing file is left alone."""
+    """Copy the template study to `folder`/`family`/NAME.py; an existing file is left alone.
+
+    **Raises:** `StudyError` for a name that is taken, or is none.
+    """
     for what, word in (("study", name), ("family", family or "none")):
         if not word.isidentifier() or keyword.iskeyword(word) or word.startswith("_"):
             raise StudyError(f"{word!r} cannot name a {what}: use letters, digits and underscores, as in my_{what}")

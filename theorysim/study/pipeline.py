@@ -37,7 +37,7 @@ class Outcome(NamedTuple):
 
 
 def run(path: Path, preset: str, out: Path) -> Outcome:
-    """Run the study at `path`; what it raises is an `Outcome`, so that the others go on.
+    """Run the study at `path`; what it raises, or is refused for, is an `Outcome`, so that the others go on.
 
     Writes `out`/STUDY/`data.nc`, its figures as PNG and PDF, and `claims.json`: the same bytes on every run on one
     machine. Run times go to `times.json`.
