@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -157,6 +158,26 @@ def test_a_machine_that_computes_wrong_numbers_draws_nothing(tmp_path, monkeypat
     assert not (tmp_path / "figures").exists()
 
 
+@pytest.mark.parametrize(
+    ("platform", "cores", "jobs"), [("gpu", 64, 1), ("cpu", 2, 1), ("cpu", 64, 4), ("cpu", None, 1)]
+)
+def test_how_many_studies_run_at_once(tmp_path, monkeypatch, here, platform, cores, jobs):
+    asked = []
+
+    def outcomes(paths, preset, out, at_once):
+        asked.append(at_once)
+        return ((pipeline.Outcome(path.stem, [], simulated=True, seconds=0.0), "") for path in paths)
+
+    for name in "abcdef":
+        quick(tmp_path, name)
+    monkeypatch.setattr("theorysim.study.apart.call", lambda function: platform)
+    monkeypatch.setattr("theorysim.study.apart.outcomes", outcomes)
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    assert here("figures", "--preset", "smoke")[0] == 0
+    assert here("figures", "--preset", "smoke", "--jobs", "3")[0] == 0
+    assert asked == [jobs, 3]
+
+
 def test_the_gallery_waits_for_every_study_and_shows_all_by_family(tmp_path, here):
     quick(tmp_path, "one")
     quick(tmp_path, "family/two", "predicted=0", 'kind="at most", predicted=1')
@@ -217,6 +238,7 @@ def test_the_exit_code_and_the_message_leave_the_process():
     assert done.returncode == 2
     assert "cannot name a study" in done.stdout
     assert done.stderr == ""
+    assert re.search(r"x64 +on", theorysim("doctor").stdout)
 
 
 def test_help_and_list_import_no_numerical_library(tmp_path):

@@ -38,7 +38,7 @@ def figures(
     *,
     preset: Preset = "laptop",
     jobs: Annotated[
-        int | None, cyclopts.Parameter(help="Studies at once: one for two cores, or one on an accelerator.")
+        int | None, cyclopts.Parameter(help="Studies at once: half the cores, at most 4; 1 on an accelerator.")
     ] = None,
     studies: Path = STUDIES,
     out: Path = FIGURES,
@@ -51,7 +51,7 @@ def figures(
         raise load.StudyError(f"--jobs {jobs}: give a whole number >= 1")
     paths, folder, start = load.find(studies, tuple(names or ())), out / preset, time.perf_counter()
     platform = apart.call(apart.machine)
-    at_once = jobs or (max(1, (os.cpu_count() or 1) // 2) if platform == "cpu" else 1)
+    at_once = jobs or (max(1, min(4, (os.cpu_count() or 1) // 2)) if platform == "cpu" else 1)
     outcomes = []
     found = apart.outcomes(paths, preset, folder, min(at_once, len(paths)))
     for place, path in enumerate(paths, 1):
