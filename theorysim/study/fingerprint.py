@@ -15,7 +15,7 @@ def fingerprint(study: Path, preset: str) -> str:
 
     jax and jaxlib belong to it: a release that computed wrong numbers must not leave them behind.
     """
-    code = _behind_simulate(ast.parse(study.read_text()), preset)
+    code = _behind_simulate(_parsed(study.read_text()), preset)
     beside = _beside(code, study.parent)
     trees = [code, *(ast.parse(path.read_text()) for path in beside)]
     digest = hashlib.sha256(f"{version('jax')} {version('jaxlib')} {_code(code)}".encode())
@@ -30,7 +30,7 @@ def fingerprint(study: Path, preset: str) -> str:
 
 def sketch(study: Path) -> str:
     """A hash of the whole study, with its sentences: what its claims and pictures on the disk were made by."""
-    return hashlib.sha256(ast.dump(ast.parse(study.read_text())).encode()).hexdigest()[:16]
+    return _sketch_of(study.read_text())
 
 
 def modules(tree: ast.Module) -> set[Path]:
@@ -39,16 +39,26 @@ def modules(tree: ast.Module) -> set[Path]:
     A lazy family is named by attribute (`ts.infinite.phase`): only what is named counts.
     """
     found: set[Path] = set()
-    todo = [path for name in _names(tree) for path in _files(name)]
+    todo = [path for name in set(_names(tree)) for path in _files(ROOT, name)]
     while todo:
         path = todo.pop()
         if path not in found:
             found.add(path)
-            todo += [path for name in _names_in(path.read_text()) for path in _files(name)]
+            todo += [path for name in _names_in(path.read_text()) for path in _files(ROOT, name)]
     return found
 
 
-# By text, not by date: a folder of studies shares most modules.
+# By text, not by date: a folder of studies shares most modules, and a study's presets most of its code.
+@cache
+def _parsed(source: str) -> ast.Module:
+    return ast.parse(source)
+
+
+@cache
+def _sketch_of(source: str) -> str:
+    return hashlib.sha256(ast.dump(ast.parse(source)).encode()).hexdigest()[:16]
+
+
 @cache
 def _names_in(source: str) -> frozenset[tuple[str, ...]]:
     return frozenset(_names(ast.parse(source)))
@@ -78,8 +88,13 @@ def _needed(body: list[ast.stmt], used: set[str]) -> list[ast.stmt]:
     while more := [n for n in body if id(n) not in needed and (not defined[id(n)] or defined[id(n)] & used)]:
         for node in more:
             needed.add(id(node))
-            used |= {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+            used |= _used(node)
     return [node for node in body if id(node) in needed]
+
+
+@cache
+def _used(statement: ast.stmt) -> frozenset[str]:
+    return frozenset(node.id for node in ast.walk(statement) if isinstance(node, ast.Name))
 
 
 def _only(node: ast.stmt, preset: str) -> ast.stmt:
@@ -123,9 +138,14 @@ def _beside(tree: ast.Module, folder: Path) -> list[Path]:
 
 def _data_files(tree: ast.Module, folder: Path) -> Iterator[Path]:
     """Files that code spells out, "runs.csv" or HERE / "data" / "runs.csv", from the study's folder or from here."""
-    for name in {_spelled(node) for node in ast.walk(tree)}:
+    for name in {name for statement in tree.body for name in _all_spelled(statement)}:
         if name.isprintable() and len(name) < 256 and not Path(name).is_absolute():
             yield from (path for path in (folder / name, Path(name)) if path.is_file())
+
+
+@cache
+def _all_spelled(statement: ast.stmt) -> frozenset[str]:
+    return frozenset(map(_spelled, ast.walk(statement)))
 
 
 def _spelled(node: ast.AST) -> str:
@@ -145,48 +165,56 @@ def _spelled(node: ast.AST) -> str:
 def _names(tree: ast.Module) -> Iterator[tuple[str, ...]]:
     """Dotted names below the package, as the code imports or spells them."""
     package, aliases = ROOT.name, dict[str, tuple[str, ...]]()
-    for node in _runtime_nodes(tree):
+    imports, attributes = zip(*map(_naming, tree.body), strict=True) if tree.body else ((), ())
+    for node in (node for statement in imports for node in statement):
         if isinstance(node, ast.Import):
             for name in node.names:
                 parts = tuple(name.name.split("."))
                 if parts[0] == package:
                     yield parts[1:]
                     aliases[name.asname or package] = parts[1:] if name.asname else ()
-        elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == package:
+        elif node.module and node.module.split(".")[0] == package:
             for name in node.names:
                 parts = (*node.module.split(".")[1:], name.name)
                 yield parts
                 aliases[name.asname or name.name] = parts
-    for node in _runtime_nodes(tree):
-        if isinstance(node, ast.Attribute):
-            base, *attributes = ast.unparse(node).split(".")
-            if base in aliases:
-                yield (*aliases[base], *attributes)
+    for base, *rest in {dotted for statement in attributes for dotted in statement}:
+        if base in aliases:
+            yield (*aliases[base], *rest)
 
 
-def _runtime_nodes(tree: ast.AST) -> Iterator[ast.AST]:
-    todo = [tree]
+@cache
+def _naming(statement: ast.stmt) -> tuple[list[ast.Import | ast.ImportFrom], set[tuple[str, ...]]]:
+    """The imports of a statement, and the dotted names that it spells; those for type checkers do not count."""
+    imports, attributes = [], set[tuple[str, ...]]()
+    todo: list[ast.AST] = [statement]
     while todo:
         node = todo.pop()
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            imports.append(node)
+        elif isinstance(node, ast.Attribute):
+            attributes.add(tuple(ast.unparse(node).split(".")))
         if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
-            yield node
             todo += reversed(list(ast.iter_child_nodes(node)))
+    return imports, attributes
 
 
-def _files(name: tuple[str, ...]) -> Iterator[Path]:
+@cache
+def _files(root: Path, name: tuple[str, ...]) -> tuple[Path, ...]:
     """The modules along a dotted name, as far as it names modules, or what a package loads when it is first named."""
-    yield ROOT / "__init__.py"
+    found = [root / "__init__.py"]
     for depth in range(1, len(name) + 1):
-        path = ROOT.joinpath(*name[:depth])
+        path = root.joinpath(*name[:depth])
         if (path / "__init__.py").exists():
-            yield path / "__init__.py"
+            found.append(path / "__init__.py")
             continue
         if path.with_suffix(".py").exists():
-            yield path.with_suffix(".py")
+            found.append(path.with_suffix(".py"))
         elif (init := path.parent / "__init__.py").exists():
             home = _loaded_lazily(init.read_text()).get(name[depth - 1])
-            yield from _files(home) if home else ()
-        return
+            found += _files(root, home) if home else ()
+        break
+    return tuple(found)
 
 
 @cache
