@@ -178,6 +178,16 @@ def test_how_many_studies_run_at_once(tmp_path, monkeypatch, here, platform, cor
     assert asked == [jobs, 3]
 
 
+def test_an_interrupted_study_stops_all(tmp_path, here):
+    for name in ("a", "b"):
+        quick(tmp_path, name, "    node =", "    raise KeyboardInterrupt\n    node =")
+    code, printed = here("figures", "--preset", "smoke", "--jobs", "1")
+    assert code == 130
+    assert "interrupted; what was simulated before is kept" in printed
+    assert "2/2 b" not in printed
+    assert not (tmp_path / "figures/smoke/b").exists()
+
+
 def test_the_gallery_waits_for_every_study_and_shows_all_by_family(tmp_path, here):
     quick(tmp_path, "one")
     quick(tmp_path, "family/two", "predicted=0", 'kind="at most", predicted=1')

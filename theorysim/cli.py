@@ -23,7 +23,11 @@ from theorysim.study import notebook as _notebook
 if TYPE_CHECKING:
     from theorysim.study import Outcome
 
-app = cyclopts.App(name="theorysim", help="What deep-learning theory predicts, beside what finite systems do.")
+app = cyclopts.App(
+    name="theorysim",
+    help="What deep-learning theory predicts, beside what finite systems do.",
+    suppress_keyboard_interrupt=False,  # `call` says what is kept
+)
 console = Console(highlight=False, soft_wrap=True)
 
 Preset = Literal["smoke", "laptop", "paper"]
