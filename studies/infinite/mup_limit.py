@@ -246,3 +246,5 @@ if __name__ == "__main__":
     plt.rcParams.update(ts.study.style())
     data = simulate(PRESETS["smoke"])
     draw(data)
+    for claim in claims(data):
+        print(claim)
