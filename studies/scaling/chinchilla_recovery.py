@@ -260,7 +260,7 @@ def parabola_panel(panel, parabola):
         panel.plot(line["width"], line["predicted"], color=color)
         panel.plot(line["width"][::5], line["shift"][::5], "o", color=color, label=surface)
     panel.axhline(0, color="0.7", linewidth=0.6)
-    panel.set(title="(d) parabolas without noise; lines: leading term", xlabel="sizes within a factor of the optimum")
+    panel.set(title="(d) parabolas, no noise; lines: theory", xlabel="sizes within a factor of the optimum")
     panel.set(ylabel=r"shift of $\log n^*$")
     panel.legend(title="surface")
 
