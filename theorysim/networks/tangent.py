@@ -17,7 +17,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ from theorysim.checks import require_finite
 
 Params = PyTree[Any]
 Apply = Callable[[Params, Shaped[Array, "n ..."]], Float[Array, "n outputs"]]
+Program: TypeAlias = Any  # a closed jaxpr, whose public home and types differ between releases of jax
 MEMORY = 2**30
 # Operations that keep the entries of a parameter, and so the inner products of derivatives.
 KEEPING = ("reshape", "transpose", "squeeze", "copy", "convert_element_type")
@@ -153,14 +154,15 @@ class _Layer(NamedTuple):
 class _Network(NamedTuple):
     """The program of one input, and its dense layers by the number of their equation."""
 
-    program: core.ClosedJaxpr
+    program: Program
     layers: dict[int, _Layer]
 
 
 def _trace(fn: Callable[[list[Array], Array], Array], parameters: list[Array], x: Array) -> _Network:
     nested, shape = jax.make_jaxpr(fn, return_shape=True)(parameters, x)
     del shape
-    program = jax.make_jaxpr(lambda *args: _evaluate(nested, args))(*parameters, x)  # without nested calls of jit
+    # Once more, without nested calls of jit.
+    program: Program = jax.make_jaxpr(lambda *args: _evaluate(nested, args))(*parameters, x)
     jaxpr = program.jaxpr
     leaf_of = dict(zip(jaxpr.invars, range(len(parameters)), strict=False))
     layers, uses = {}, Counter()
@@ -184,7 +186,7 @@ def _is_float(variable: Any) -> bool:
     return jnp.issubdtype(variable.aval.dtype, jnp.floating)
 
 
-def _evaluate(program: core.ClosedJaxpr, args: Any, shifts: dict[int, Array] | None = None, seen: Any = None) -> list:
+def _evaluate(program: Program, args: Any, shifts: dict[int, Array] | None = None, seen: Any = None) -> list:
     """The program's outputs. `shifts` are added to what equations return; their operands are left in `seen`."""
     jaxpr = program.jaxpr
     values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*program.consts, *args], strict=True))
@@ -232,7 +234,7 @@ def _derivatives(network: _Network, parameters: list[Array], x: Array) -> _Deriv
     return _Derivatives(features, *flat)
 
 
-def _result(program: core.ClosedJaxpr, number: int) -> jax.ShapeDtypeStruct:
+def _result(program: Program, number: int) -> jax.ShapeDtypeStruct:
     aval = program.jaxpr.eqns[number].outvars[0].aval
     return jax.ShapeDtypeStruct(aval.shape, aval.dtype)
 
