@@ -309,3 +309,17 @@ def test_refusals():
         kr.decay(SPECTRUM.power, 10, 12)
     with pytest.raises(ValueError, match="kernel holds 1 values that are not finite"):
         kr.measured_spectrum(jnp.array([[jnp.nan]]), jnp.ones(1))
+
+
+def test_a_decay_is_differentiated_by_the_implicit_function_theorem():
+    rng = np.random.default_rng(0)
+    values = jnp.asarray(np.arange(1, 61.0) ** -1.5 * rng.chisquare(1, 60))
+    direction = values * jnp.asarray(rng.normal(size=60))
+
+    @jax.jit
+    def exponent(values):
+        return kr.decay(values, 5, 50).exponent
+
+    numeric = (exponent(values + 1e-5 * direction) - exponent(values - 1e-5 * direction)) / 2e-5
+    np.testing.assert_allclose(jax.jit(jax.grad(exponent))(values) @ direction, numeric, rtol=1e-8)
+    np.testing.assert_allclose(jax.jvp(exponent, (values,), (direction,))[1], numeric, rtol=1e-8)

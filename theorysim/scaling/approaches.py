@@ -1,8 +1,7 @@
 """The three ways to a frontier of Hoffmann et al. (arXiv:2203.15556): envelopes, parabolas, and the parametric fit.
 
 The third is [`fit`] of "chinchilla" with [`frontier_exponent`]. The second is biased even without noise: a parabola in
-log n is
-not the loss along a budget.
+log n is not the loss along a budget.
 """
 
 from typing import NamedTuple
