@@ -51,21 +51,40 @@ Function = Callable[[Array], Array]
 def gaussian_mean(fn: Function, variance: Scalar, kinks: tuple[float, ...] = ()) -> Scalar:
     """E fn(sqrt(variance) z), z ~ N(0, 1), for an elementwise `fn`, analytic but at its `kinks`.
 
-    It may jump at the kinks; between them it is to be smooth on the scale of 0.05 sqrt(variance). Differentiable in
-    the variance: without kinks to any order, at 0 too, by d/dq E fn(sqrt(q) z) = E fn''(sqrt(q) z) / 2 (Price 1958).
+    It may jump at the kinks. NaN where the nodes do not resolve it: where fewer of them, whose error is about the root
+    of the error, differ by more than eps^(1/4). Without kinks, that is at a scale below 0.05 sqrt(variance).
+    Differentiable in the variance: without kinks to any order, at 0 too, by
+    d/dq E fn(sqrt(q) z) = E fn''(sqrt(q) z) / 2 (Price 1958).
     """
     if not kinks:
         return _smooth_mean(fn, variance)
-    std = _sqrt(variance)
-    breaks = [jnp.clip(kink / std, -FARTHEST, FARTHEST) for kink in sorted(kinks)]
-    nodes, weights = _between([-FARTHEST, *breaks, FARTHEST], *LEGENDRE, variance.dtype)
-    return jnp.sum(fn(std * nodes) * jnp.exp(-(nodes**2) / 2) * weights) / math.sqrt(2 * math.pi)
+    zero = jnp.zeros_like(variance)
+    fine, coarse, size = (_mean_between(fn, zero, _sqrt(variance), kinks, rule) for rule in (LEGENDRE, PANEL, None))
+    return _resolved(fine, coarse, size)
+
+
+def _resolved(fine: Scalar, coarse: Scalar, size: Scalar) -> Scalar:
+    """NaN where two rules differ by much of the mean `size` of what they integrate."""
+    gap = jax.lax.stop_gradient(jnp.abs(fine - coarse))
+    return jnp.where(gap <= jnp.finfo(fine.dtype).eps ** 0.25 * jax.lax.stop_gradient(size), fine, jnp.nan)
+
+
+def _mean_between(fn, mean: Scalar, std: Scalar, kinks: tuple[float, ...], rule) -> Scalar:
+    """E fn(mean + std z), panel by panel; of |fn| without a rule."""
+    breaks = [jnp.clip((kink - mean) / std, -FARTHEST, FARTHEST) for kink in sorted(kinks)]
+    points, measure = rule or LEGENDRE
+    nodes, weights = _between([-FARTHEST, *breaks, FARTHEST], points, measure, std.dtype)
+    values = fn(mean + std * nodes)
+    values = values if rule else jnp.abs(values)
+    return jnp.sum(values * jnp.exp(-(nodes**2) / 2) * weights) / math.sqrt(2 * math.pi)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _smooth_mean(fn: Function, variance: Scalar) -> Scalar:
     nodes, weights = (jnp.asarray(a, variance.dtype) for a in (NODES, WEIGHTS))
-    return jnp.dot(fn(jnp.sqrt(variance) * nodes), weights)
+    values = fn(jnp.sqrt(variance) * nodes)
+    fine = jnp.dot(values, weights)
+    return _resolved(fine, 2 * jnp.dot(values[::2], weights[::2]), jnp.dot(jnp.abs(values), weights))
 
 
 @_smooth_mean.defjvp
@@ -153,7 +172,7 @@ def kinked_mean(
 
     With u = std1 (c x + s y), v = std2 (c x - s y), c and s of half the angle, kinks are lines in the plane of x and y:
     along x the integrand is analytic from line to line, and that integral analytic in y but where two lines cross.
-    Differentiable once.
+    Differentiable, jumps included.
     """
     std1, std2 = _sqrt(variance1), _sqrt(variance2)
     # Beyond a right angle, in -v: lines along x would have a slope of 1 / c.
@@ -179,18 +198,82 @@ def kinked_mean(
 
 @kinked_mean.defjvp
 def _(fn1, fn2, kinks, primals, tangents):
+    """With T' = E[fn1'(u) fn2'(v)]: dT/d(angle) = -std1 std2 sin(angle) T', dT/dq1 = E[u fn1'(u) fn2(v)] / (2 q1)."""
     variance1, variance2, angle = primals
     slope1, slope2 = derivative(fn1), derivative(fn2)
-
-    def mean(fn1, fn2):
-        return kinked_mean(fn1, fn2, kinks, *primals)
-
+    std1, std2, turned = _sqrt(variance1), _sqrt(variance2), (variance2, variance1, angle)
+    of_jumps = jumps_mean(fn1, fn2, kinks, *primals)
     slopes = (
-        mean(lambda x: slope1(x) * x, fn2) / (2 * variance1),
-        mean(fn1, lambda x: slope2(x) * x) / (2 * variance2),
-        -_sqrt(variance1) * _sqrt(variance2) * jnp.sin(angle) * mean(slope1, slope2),
+        (
+            kinked_mean(lambda x: slope1(x) * x, fn2, kinks, *primals)
+            + _pinned_mean(fn1, fn2, kinks, *primals, weight=lambda x: x)
+        )
+        / (2 * variance1),
+        (
+            kinked_mean(fn1, lambda x: slope2(x) * x, kinks, *primals)
+            + _pinned_mean(fn2, fn1, kinks, *turned, weight=lambda x: x)
+        )
+        / (2 * variance2),
+        -std1 * std2 * (jnp.sin(angle) * kinked_mean(slope1, slope2, kinks, *primals) + of_jumps),
     )
-    return mean(fn1, fn2), sum(slope * tangent for slope, tangent in zip(slopes, tangents, strict=True))
+    value = kinked_mean(fn1, fn2, kinks, *primals)
+    return value, sum(slope * tangent for slope, tangent in zip(slopes, tangents, strict=True))
+
+
+def jumps_of(fn: Function, kinks: tuple[float, ...]) -> tuple[float, ...]:
+    """By how much `fn` jumps at each kink; 0 where it does not, or by no more than a slope makes of rounding."""
+    if not kinks:
+        return ()
+    with jax.ensure_compile_time_eval():
+        at = jnp.asarray(kinks, float)
+        step = float(jnp.finfo(at.dtype).eps) ** 0.75 * jnp.maximum(1.0, jnp.abs(at))
+        above, below = (np.asarray(fn(at + sign * step), float) for sign in (1, -1))
+    heights = above - below
+    seen = np.abs(heights) > float(jnp.finfo(at.dtype).eps) ** 0.5 * (1 + np.abs(above) + np.abs(below))
+    return tuple(np.where(seen, heights, 0.0).tolist())
+
+
+def jumps_mean(
+    fn1: Function, fn2: Function, kinks: tuple[float, ...], variance1: Scalar, variance2: Scalar, angle: Scalar
+) -> Scalar:
+    """sin(angle) times what jumps add to E[fn1'(u) fn2'(v)]: their delta functions with the slopes, and each other.
+
+    With jumps J_i and J'_j at the kinks a_i, and p the density of (u, v):
+
+        sum_i J_i p(u = a_i) E[fn2'(v) | u = a_i] + the same of fn2 + sum_ij J_i J'_j p(a_i, a_j).
+
+    p(a_i, a_j) sin(angle) stays finite where the angle vanishes; without the factor, its mean is infinite.
+    """
+    first, second = jumps_of(fn1, kinks), jumps_of(fn2, kinks)
+    if not any(first) and not any(second):
+        return jnp.zeros_like(angle)
+    std1, std2, s = _sqrt(variance1), _sqrt(variance2), jnp.sin(angle)
+    tiny, sign = jnp.finfo(angle.dtype).tiny, jnp.where(angle > np.pi / 2, -1.0, 1.0).astype(angle.dtype)
+    total = s * (
+        _pinned_mean(fn1, derivative(fn2), kinks, variance1, variance2, angle)
+        + _pinned_mean(fn2, derivative(fn1), kinks, variance2, variance1, angle)
+    )
+    for a, jump1 in zip(kinks, first, strict=True):
+        for b, jump2 in zip(kinks, second, strict=True):
+            # (x^2 + y^2 - 2 x y cos) / (2 sin^2), without 0 / 0 at angles of 0 and pi
+            x, y = a / std1, sign * b / std2
+            exponent = (x - y) ** 2 / jnp.maximum(2 * s**2, tiny) + x * y / (1 + sign * jnp.cos(angle))
+            total = total + jump1 * jump2 * jnp.exp(-exponent) / (2 * np.pi * std1 * std2)
+    return total
+
+
+def _pinned_mean(fn1, fn2, kinks, variance1, variance2, angle, *, weight=jnp.ones_like) -> Scalar:
+    """sum_i J_i weight(a_i) p(u = a_i) E[fn2(v) | u = a_i], over the jumps J_i of fn1 at the kinks a_i."""
+    std1, std2 = _sqrt(variance1), _sqrt(variance2)
+    total = jnp.zeros_like(angle)
+    for a, jump in zip(kinks, jumps_of(fn1, kinks), strict=True):
+        if jump:
+            u = jnp.asarray(a, angle.dtype)
+            density = jnp.exp(-((u / std1) ** 2) / 2) / (math.sqrt(2 * math.pi) * std1)
+            mean, std = std2 / std1 * jnp.cos(angle) * u, std2 * jnp.sin(angle)
+            std = jnp.maximum(std, jnp.finfo(angle.dtype).tiny ** 0.5)
+            total = total + jump * weight(u) * density * _mean_between(fn2, mean, std, kinks, LEGENDRE)
+    return total
 
 
 def _between(breaks: list, nodes: np.ndarray, weights: np.ndarray, dtype) -> tuple[Array, Array]:

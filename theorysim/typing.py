@@ -12,7 +12,8 @@ Numbers = Float[Array, "*shape"] | Float[np.ndarray, "*shape"] | float | int
 
 
 def as_floats(*values: Any) -> tuple[Array, ...]:
-    """Arrays of one floating dtype: that of the inputs, or the default one where all are whole numbers."""
+    """Arrays of one floating dtype: that of the inputs, or the default one where all are whole numbers, or lists."""
+    values = tuple(jnp.asarray(value) if isinstance(value, list | tuple) else value for value in values)
     dtype = jnp.result_type(*values)
     dtype = dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.result_type(float)
     return tuple(jnp.asarray(value, dtype) for value in values)

@@ -208,5 +208,5 @@ def test_bad_input_is_refused(call, message):
 def test_kinks_that_are_not_named_are_warned_of_and_refused():
     with pytest.warns(UserWarning, match="'hidden kinks' has kinks"):
         hidden = Activation("hidden kinks", HARD.fn)
-    with pytest.raises(ValueError, match="or its kinks are not named"):
+    with pytest.raises(ValueError, match="its kinks are not named"):
         depth.koenigs(hidden, jnp.array(0.5))

@@ -59,7 +59,8 @@ def reference(*layers):
 def test_kernels_are_those_of_neural_tangents(activation, depth, parametrisation):
     layer = [stax.Dense(64, np.sqrt(1.7), np.sqrt(0.2), parameterization=parametrisation), STAX[activation]]
     peer = reference(*layer * depth, layer[0])
-    setting = {"weight_var": 1.7, "bias_var": 0.2, "parametrisation": parametrisation, "width": 64}
+    width = {"width": 64} if parametrisation == "standard" else {}
+    setting = {"weight_var": 1.7, "bias_var": 0.2, "parametrisation": parametrisation, **width}
     ours = fully_connected(activation, X1, X2, depth=depth, **setting)
     np.testing.assert_allclose(ours.nngp, peer.nngp, rtol=1e-12)
     np.testing.assert_allclose(ours.ntk, peer.ntk, rtol=1e-12)
@@ -328,13 +329,19 @@ def test_a_prediction_by_rows_never_holds_the_kernel():
         ({"x1": X1.at[2, 1].set(jnp.nan)}, r"x1 holds 1 values that are not finite, the first at \(2, 1\): drop"),
         ({"weight_var": -1.0}, "weight_var=-1.0: give a value >= 0"),
         ({"bias_var": -0.5}, "bias_var=-0.5: give a value >= 0"),
-        ({"depth": -1}, "depth=-1: give a value >= 0"),
+        ({"depth": -1}, "depth=-1: give a whole number from 0"),
+        ({"depth": 2.5}, "depth=2.5: give a whole number from 0"),
+        ({"parametrisation": "mup"}, "parametrisation='mup': give one of ntk, standard"),
+        ({"width": 64}, 'width=64 is of parametrisation="standard"'),
+        ({"x1": X1[0]}, r"x1 has shape \(8,\): give \(inputs, dim\), a single input as x\[None\]"),
+        ({"x1": X1.reshape(5, 2, 2, 2)}, r"x1 has shape \(5, 2, 2, 2\): give \(inputs, dim\), .* x.reshape"),
         ({"weight_var": jnp.ones(3)}, r"weight_var has shape \(3,\) with depth=3: give one number, or 4"),
         ({"parametrisation": "standard"}, 'parametrisation="standard" needs width='),
         ({"biases": True}, 'biases=True: that is of parametrisation="standard"'),
         ({"normalised": True}, "normalised=True, but the inputs' norms go from .* divide each input by its norm"),
     ],
 )
+@pytest.mark.usefixtures("untyped")
 def test_bad_input_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
         fully_connected(relu, **{"x1": X1, "depth": 3, **change})

@@ -4,20 +4,18 @@ With (u, v) ~ N(0, [[q1, k], [k, q2]]), the dual of an activation phi is T = E[p
 derivative is T' = E[phi'(u) phi'(v)] = dT/dk (Cho & Saul 2009; Daniely, Frostig & Singer, arXiv:1602.05897).
 """
 
-import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy import special
 from jaxtyping import Array, Float
 
-from theorysim.checks import is_traced, require_count, require_nonnegative
+from theorysim.checks import is_traced, require_nonnegative
 from theorysim.quadrature import (
     HARMONICS,
     LEGENDRE,
@@ -29,9 +27,11 @@ from theorysim.quadrature import (
     derivative,
     gaussian_mean,
     hermite_tails,
+    jumps_mean,
+    jumps_of,
     kinked_mean,
 )
-from theorysim.typing import Scalar, as_floats
+from theorysim.typing import Scalar, ScalarLike, as_floats
 
 Covariance = Float[Array, "..."]
 Dual = Callable[[Covariance, Covariance, Covariance], Covariance]
@@ -53,8 +53,11 @@ class Activation:
     - `name`: for tables and figures.
     - `fn`: elementwise, analytic but at its kinks.
     - `closed_dual`, `closed_dual_derivative`: T(q1, q2, k) and T'(q1, q2, k), elementwise, where they are known.
-    - `kinks`: where `fn` or its derivative jumps.
+    - `kinks`: where `fn` or its derivative jumps. Where `fn` itself jumps, T' is infinite between equal inputs.
     - `slopes`: (left, right), of a function that is linear on both sides of 0. It has its own formulas.
+    - `costly`: the closed duals are sums of many terms; quadrature and tables are taken where they resolve `fn`.
+
+    Parameters of `fn` may be traced where the duals are closed: kernels then have derivatives in them.
 
     **Raises:** `ValueError` where E phi(z)^2 is not finite for standard Gaussian z. Warns of kinks that are not named,
     which its Hermite series shows: quadrature across them errs by percents.
@@ -65,11 +68,17 @@ class Activation:
     closed_dual: Dual | None = None
     closed_dual_derivative: Dual | None = None
     kinks: tuple[float, ...] = ()
-    slopes: tuple[float, float] | None = None
+    slopes: tuple[ScalarLike, ScalarLike] | None = None
+    costly: bool = False
+    traced: bool = field(default=False, init=False, compare=False)
 
     def __post_init__(self):
         with jax.ensure_compile_time_eval():
-            squares = np.asarray(self.fn(jnp.asarray(NODES)), float) ** 2 * WEIGHTS
+            values = self.fn(jnp.asarray(NODES))
+        if is_traced(values):
+            object.__setattr__(self, "traced", True)
+            return
+        squares = np.asarray(values, float) ** 2 * WEIGHTS
         if not (np.isfinite(squares).all() and squares[[0, -1]].max() <= 1e-6 * squares.sum()):
             raise ValueError(
                 f"activation {self.name!r} has no finite second moment under a standard Gaussian: "
@@ -90,28 +99,46 @@ class Activation:
         """phi'(x), elementwise."""
         return derivative(self.fn)(x)
 
+    @property
+    def tabulated(self) -> bool:
+        """Whether quadrature and tables are the faster way to the duals."""
+        return self.closed_dual is None or self.costly
+
+    @cached_property
+    def jumps(self) -> bool:
+        """Whether phi itself jumps at one of its kinks."""
+        return not self.traced and any(jumps_of(self.fn, self.kinks))
+
     def dual(self, q1: Covariance, q2: Covariance, k: Covariance) -> Covariance:
         """T(q1, q2, k) = E[phi(u) phi(v)], elementwise over the broadcast arguments.
 
-        Relative error below 1e-10 up to variances of 20, at correlations up to 1.
+        Relative error below 1e-10 up to variances of 20, at correlations up to 1, and at any variance where the duals
+        are closed. NaN where quadrature does not resolve phi.
 
-        **Raises:** `ValueError` for a negative variance, and for k^2 > q1 q2 by more than rounding.
+        **Raises:** `ValueError` for a negative variance, for k^2 > q1 q2 by more than rounding, and for traced
+        parameters of an activation without closed duals.
         """
         _check(q1, q2, k)
-        return self.closed_dual(q1, q2, k) if self.closed_dual else self._mean(self.fn, q1, q2, k)
+        return self.closed_dual(q1, q2, k) if self.closed_dual else self._by_quadrature(_mean, q1, q2, k)
 
     def dual_derivative(self, q1: Covariance, q2: Covariance, k: Covariance) -> Covariance:
         """T'(q1, q2, k) = E[phi'(u) phi'(v)], elementwise over the broadcast arguments; as accurate.
+
+        Of jumps, it holds the delta functions.
 
         **Raises:** as [`dual`]: `ValueError` for a negative variance, and for k^2 > q1 q2.
         """
         _check(q1, q2, k)
         closed = self.closed_dual_derivative
-        return closed(q1, q2, k) if closed else self._mean(self.derivative, q1, q2, k)
+        return closed(q1, q2, k) if closed else self._by_quadrature(_slope_mean, q1, q2, k)
+
+    def _by_quadrature(self, mean: Callable[..., Covariance], *covariances: Covariance) -> Covariance:
+        refuse_traced(self)
+        return mean(self, *as_floats(*covariances))
 
     def over_angles(self, q: Scalar, angles: Float[np.ndarray, " angles"]) -> "OverAngles":
         """The duals at one variance, over angles > 0 that are known beforehand: what tables are made of."""
-        if self.closed_dual is not None:
+        if not self.tabulated:
             k = q * jnp.asarray(np.cos(angles), q.dtype)
             mean_square = self.dual(q, q, q)
             return OverAngles(mean_square, mean_square - self.dual(q, q, k), self.dual_derivative(q, q, k))
@@ -135,28 +162,68 @@ class Activation:
         lost = jnp.asarray(2 * np.sin(waves / 2) ** 2, q.dtype) @ power
         return OverAngles(power.sum(), lost, jnp.asarray(np.cos(waves), q.dtype) @ slope_power)
 
-    @partial(jax.jit, static_argnums=(0, 1))
-    def _mean(self, fn: Callable[[Array], Array], q1: Covariance, q2: Covariance, k: Covariance) -> Covariance:
-        q1, q2, k = as_floats(q1, q2, k)
-        if self.kinks:
-            flat = jnp.broadcast_arrays(q1, q2, angle(deficit_of(q1, q2, k)))
-            means = jax.lax.map(lambda args: kinked_mean(fn, fn, self.kinks, *args), tuple(a.ravel() for a in flat))
-            return means.reshape(flat[0].shape)
 
-        def coefficients(variances):
-            first, second = (angular_spectrum(fn, q) for q in variances)
-            return (first * second).sum(0)
-
-        pairs = jnp.broadcast_arrays(q1, q2)
-        flat = jax.lax.map(coefficients, tuple(q.ravel() for q in pairs), batch_size=16)
-        return chebyshev_sum(flat.T.reshape(-1, *pairs[0].shape), 1 - deficit_of(q1, q2, k))
+@partial(jax.jit, static_argnums=0)
+def _mean(activation: Activation, q1: Covariance, q2: Covariance, k: Covariance) -> Covariance:
+    return _mean_of(activation.fn, activation.kinks, q1, q2, k)
 
 
-def as_activation(activation: Activation | Callable[[Array], Array]) -> Activation:
-    """An activation as it is, or a bare elementwise function as one without kinks or closed duals."""
-    if isinstance(activation, Activation):
-        return activation
-    return Activation(getattr(activation, "__name__", repr(activation)), activation)
+@partial(jax.jit, static_argnums=0)
+def _slope_mean(activation: Activation, q1: Covariance, q2: Covariance, k: Covariance) -> Covariance:
+    mean = _mean_of(activation.derivative, activation.kinks, q1, q2, k)
+    if not activation.jumps:
+        return mean
+    flat = _flat(q1, q2, k)
+    jumps = jax.lax.map(lambda args: jumps_mean(activation.fn, activation.fn, activation.kinks, *args), flat)
+    return mean + jumps.reshape(mean.shape) / jnp.sin(flat[2]).reshape(mean.shape)
+
+
+def _mean_of(fn: Callable[[Array], Array], kinks: tuple[float, ...], q1, q2, k) -> Covariance:
+    shape = jnp.broadcast_shapes(q1.shape, q2.shape, k.shape)
+    if kinks:
+        return jax.lax.map(lambda args: kinked_mean(fn, fn, kinks, *args), _flat(q1, q2, k)).reshape(shape)
+
+    def coefficients(variances):
+        first, second = (angular_spectrum(fn, q) for q in variances)
+        return (first * second).sum(0)
+
+    pairs = jnp.broadcast_arrays(q1, q2)
+    flat = jax.lax.map(coefficients, tuple(q.ravel() for q in pairs), batch_size=16)
+    return chebyshev_sum(flat.T.reshape(-1, *pairs[0].shape), 1 - deficit_of(q1, q2, k))
+
+
+def _flat(q1: Covariance, q2: Covariance, k: Covariance) -> tuple[Array, Array, Array]:
+    """The variances and angles of all pairs."""
+    q1, q2, a = jnp.broadcast_arrays(q1, q2, angle(deficit_of(q1, q2, k)))
+    return q1.ravel(), q2.ravel(), a.ravel()
+
+
+def as_activation(
+    activation: Activation | Callable[[Array], Array], *, traceable: bool = False, continuous: bool = False
+) -> Activation:
+    """An activation as it is, or a bare elementwise function as one without kinks or closed duals.
+
+    **Raises:** `ValueError` for one with traced parameters unless `traceable`, and with jumps if `continuous`.
+    """
+    if not isinstance(activation, Activation):
+        activation = Activation(getattr(activation, "__name__", repr(activation)), activation)
+    if not traceable:
+        refuse_traced(activation)
+    if continuous and activation.jumps:
+        raise ValueError(
+            f"activation {activation.name!r} jumps at one of its kinks, {activation.kinks}: E phi'^2 is infinite; give "
+            "a continuous activation, or take `fully_connected`, whose kernels between different inputs are finite"
+        )
+    return activation
+
+
+def refuse_traced(activation: Activation) -> None:
+    """Where tables and programs are cached per activation, its parameters must be numbers."""
+    if activation.traced:
+        raise ValueError(
+            f"activation {activation.name!r} has traced parameters, which only closed duals and the kernels of "
+            "`fully_connected` made of them take: give numbers here, and loop over them"
+        )
 
 
 def _warn_of_unnamed_kinks(name: str, fn: Callable[[Array], Array]) -> None:
@@ -190,12 +257,15 @@ def _check(q1: Covariance, q2: Covariance, k: Covariance) -> None:
 
 
 def deficit_of(q1: Covariance, q2: Covariance, k: Covariance) -> Covariance:
-    """1 - k / sqrt(q1 q2): exact where q1 = q2, and 1 where a variance is 0."""
+    """1 - k / sqrt(q1 q2): exact where q1 = q2, since then the root is, and 1 where a variance is 0."""
     product = q1 * q2
-    safe = jnp.where(product > 0, product, 1.0)
-    same = jnp.where(q1 > 0, q1, 1.0)
-    deficit = jnp.where(q1 == q2, (same - k) / same, 1 - k / jnp.sqrt(safe))
-    return jnp.clip(jnp.where(product > 0, deficit, 1.0), 0.0, 2.0)
+    root = jnp.sqrt(jnp.where(product > 0, product, 1.0))
+    return clipped(jnp.where(product > 0, (root - k) / root, 1.0))
+
+
+def clipped(deficit: Covariance) -> Covariance:
+    """Into [0, 2]. Unlike that of `jnp.clip`, its derivative at 0, where inputs are equal, is 1."""
+    return jnp.where(deficit < 0, 0.0, jnp.where(deficit > 2, 2.0, deficit))
 
 
 # arcsin(sqrt(t)) / sqrt(t) on [0, 1/2], Chebyshev interpolation in 50 digits; error 2e-16.
@@ -226,167 +296,3 @@ def sine(deficit: Covariance) -> Covariance:
     """The sine of the angle; its derivative at a deficit of 0 and 2 is set to 0."""
     square = deficit * (2 - deficit)
     return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
-
-
-def piecewise_linear(left: float, right: float, name: str | None = None) -> Activation:
-    """phi(x) = left x for x < 0, right x for x > 0: relu is (0, 1), leaky relu (0.01, 1), the modulus (-1, 1).
-
-    T = (right - left)^2 sqrt(q1 q2) (sin a + (pi - a) cos a) / 2 pi + left right k, with cos a = k / sqrt(q1 q2)
-    (Cho & Saul 2009, of degree 1).
-    """
-
-    def dual(q1, q2, k):
-        q1, q2, k = as_floats(q1, q2, k)
-        deficit = deficit_of(q1, q2, k)
-        a = angle(deficit)
-        # Near a = pi the two terms cancel: with b = pi - a they are sin b - b cos b.
-        b = np.pi - a
-        rectified = jnp.where(b > 0.1, sine(deficit) + b * (1 - deficit), b**3 / 3 * (1 - b**2 / 10 * (1 - b**2 / 28)))
-        return (right - left) ** 2 * jnp.sqrt(q1 * q2) * rectified / (2 * np.pi) + left * right * k
-
-    def dual_derivative(q1, q2, k):
-        return (right - left) ** 2 * (np.pi - angle(deficit_of(*as_floats(q1, q2, k)))) / (2 * np.pi) + left * right
-
-    def fn(x):
-        return jnp.where(x > 0, right * x, left * x)
-
-    name = name or f"piecewise_linear({left:g}, {right:g})"
-    return Activation(name, fn, dual, dual_derivative, kinks=(0.0,), slopes=(left, right))
-
-
-def leaky_relu(slope: float = 0.01) -> Activation:
-    """phi(x) = x for x > 0, slope x below."""
-    return piecewise_linear(slope, 1.0, f"leaky_relu({slope:g})")
-
-
-def sinusoid(frequency: float = 1.0, phase: float = 0.0, amplitude: float = 1.0, name: str | None = None) -> Activation:
-    """phi(x) = amplitude sin(frequency x + phase)."""
-
-    def waves(q1, q2, k):
-        even = jnp.exp(-(frequency**2) * (q1 + q2 - 2 * k) / 2)
-        odd = jnp.exp(-(frequency**2) * (q1 + q2 + 2 * k) / 2) * math.cos(2 * phase)
-        return even, odd
-
-    def dual(q1, q2, k):
-        even, odd = waves(q1, q2, k)
-        # Near k = 0 the two cancel for a sine: their difference is a hyperbolic one.
-        if math.cos(2 * phase) == 1:
-            return amplitude**2 * jnp.exp(-(frequency**2) * (q1 + q2) / 2) * jnp.sinh(frequency**2 * k)
-        return amplitude**2 * (even - odd) / 2
-
-    def dual_derivative(q1, q2, k):
-        even, odd = waves(q1, q2, k)
-        return (amplitude * frequency) ** 2 * (even + odd) / 2
-
-    def fn(x):
-        return amplitude * jnp.sin(frequency * x + phase)
-
-    return Activation(name or f"sin({frequency:g} x + {phase:g})", fn, dual, dual_derivative)
-
-
-def rbf(gamma: float = 1.0) -> Activation:
-    """phi(x) = sqrt(2) sin(sqrt(2 gamma) x + pi / 4), whose dual is exp(-gamma (q1 + q2 - 2 k))."""
-    return sinusoid(math.sqrt(2 * gamma), math.pi / 4, math.sqrt(2), f"rbf({gamma:g})")
-
-
-def exponential(rate: float = 1.0) -> Activation:
-    """phi(x) = exp(rate x)."""
-
-    def dual(q1, q2, k):
-        return jnp.exp(rate**2 * ((q1 + q2) / 2 + k))
-
-    return Activation(f"exp({rate:g} x)", lambda x: jnp.exp(rate * x), dual, lambda *q: rate**2 * dual(*q))
-
-
-def hermite(degree: int) -> Activation:
-    """The Hermite polynomial of a degree, orthonormal under the standard Gaussian; T = rho^degree at q1 = q2 = 1.
-
-    At a variance q it is a sum over the polynomials of degree - 2 i, with the coefficients
-    sqrt(degree!) sqrt(q)^(degree - 2 i) (q - 1)^i / (2^i i! sqrt((degree - 2 i)!)).
-
-    **Raises:** `ValueError` for a degree that is no whole number >= 0.
-    """
-    require_count(least=0, degree=degree)
-
-    def terms(q: Covariance):
-        for i in range(degree // 2 + 1):
-            rest = degree - 2 * i
-            log = (math.lgamma(degree + 1) - math.lgamma(rest + 1)) / 2 - i * math.log(2) - math.lgamma(i + 1)
-            yield rest, math.exp(log) * (q - 1) ** i
-
-    # The factors sqrt(q)^rest of the coefficients make k^rest of rho^rest.
-    def dual(q1: Covariance, q2: Covariance, k: Covariance) -> Covariance:
-        pairs = zip(terms(q1), terms(q2), strict=True)
-        return sum((first * second * k**rest for (rest, first), (_, second) in pairs), 0.0 * k)
-
-    def dual_derivative(q1: Covariance, q2: Covariance, k: Covariance) -> Covariance:
-        pairs = zip(terms(q1), terms(q2), strict=True)
-        return sum((rest * first * second * k ** max(rest - 1, 0) for (rest, first), (_, second) in pairs), 0.0 * k)
-
-    def fn(x):
-        below, value = jnp.zeros_like(x), jnp.ones_like(x)
-        for j in range(degree):
-            below, value = value, (x * value - math.sqrt(j) * below) / math.sqrt(j + 1)
-        return value
-
-    return Activation(f"hermite({degree})", fn, dual, dual_derivative)
-
-
-def _erf_dual(q1, q2, k):
-    return 2 / jnp.pi * jnp.arcsin(2 * k / jnp.sqrt((1 + 2 * q1) * (1 + 2 * q2)))
-
-
-def _erf_dual_derivative(q1, q2, k):
-    return 4 / jnp.pi / jnp.sqrt((1 + 2 * q1) * (1 + 2 * q2) - 4 * k**2)
-
-
-def _gelu_terms(q1, q2, k):
-    both = (1 + q1) * (1 + q2)
-    root = jnp.sqrt(both - k**2)
-    return both, root, k / 4 + k * jnp.arctan(k / root) / (2 * np.pi)
-
-
-def _gelu_dual(q1, q2, k):
-    both, root, linear = _gelu_terms(q1, q2, k)
-    return linear + (k**2 + q1 * q2 * root**2) / (both * root) / (2 * np.pi)
-
-
-def _gelu_dual_derivative(q1, q2, k):
-    both, root, _ = _gelu_terms(q1, q2, k)
-    smooth = k / root * (1 / root**2 + (1 - q1 * q2) / both + 1)
-    return 0.25 + (jnp.arctan(k / root) + smooth) / (2 * np.pi)
-
-
-def _mish(x):
-    return x * jnp.tanh(jax.nn.softplus(x))
-
-
-relu = piecewise_linear(0.0, 1.0, "relu")
-"""max(x, 0); the arc-cosine kernels of Cho & Saul (2009)."""
-
-identity = piecewise_linear(1.0, 1.0, "identity")
-"""x: deep linear networks."""
-
-erf = Activation("erf", special.erf, _erf_dual, _erf_dual_derivative)
-"""The error function; closed forms of Williams (1997)."""
-
-gelu = Activation("gelu", lambda x: x * special.ndtr(x), _gelu_dual, _gelu_dual_derivative)
-"""x times the Gaussian distribution function, not its tanh approximation; closed forms of Tsuchida et al. (2021)."""
-
-sin = sinusoid(name="sin")
-"""The sine."""
-
-cos = sinusoid(phase=math.pi / 2, name="cos")
-"""The cosine."""
-
-tanh = Activation("tanh", jnp.tanh)
-"""The hyperbolic tangent; no closed form is known."""
-
-silu = Activation("silu", jax.nn.silu)
-"""x / (1 + exp(-x)), swish; no closed form is known."""
-
-softplus = Activation("softplus", jax.nn.softplus)
-"""log(1 + exp(x)); no closed form is known."""
-
-mish = Activation("mish", _mish)
-"""x tanh(log(1 + exp(x))); no closed form is known."""

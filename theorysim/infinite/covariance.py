@@ -6,6 +6,7 @@ how deep networks tell them apart, and rounding eats it. So it is carried as a n
 """
 
 import math
+from collections.abc import Callable
 from functools import cache, partial
 from typing import NamedTuple
 
@@ -14,11 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from theorysim.infinite.activation import Activation, angle, sine
+from theorysim.infinite.activation import Activation, angle, clipped, sine
 from theorysim.quadrature import chebyshev, derivative, gaussian_mean, hermite_coefficients
 from theorysim.typing import ScalarLike
 
 HERMITE_DEGREE = 384
+SERIES_VARIANCE = 5.0  # up to which Hermite series hold tanh to 1e-9; beyond, its duals are sums
+UNRESOLVED = 1e-6  # of the mean square beyond the series, it is no dual
 POWERS = 8  # of a table: the functions T_{8 b}(x) x^r, r < 8
 
 
@@ -63,7 +66,7 @@ def of_inputs(x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"] | None) -> Cova
     deficit = jax.lax.cond(near.any(), from_differences, lambda: deficit)
     if x2 is None:
         deficit = deficit * (1 - jnp.eye(len(x1), dtype=deficit.dtype))
-    return Covariance(std1, std2, jnp.clip(deficit, 0.0, 2.0))
+    return Covariance(std1, std2, clipped(deficit))
 
 
 def _normalise(x: Float[Array, "n d"]) -> tuple[Float[Array, "n d"], Float[Array, " n"]]:
@@ -107,22 +110,23 @@ def activate(activation: Activation, covariance: Covariance, *, normalised: bool
     """What an activation makes of Gaussian preactivations.
 
     `normalised`: all variances are equal, so that both maps depend on the angle alone and are tabulated, to 1e-10 in
-    float64; NaN where 160 terms do not suffice: beyond variances of about 40 for erf, 25 for tanh. Under `vmap` over
-    variances, tables of 40, 80 and 160 terms are all evaluated.
+    float64, while 160 terms suffice: up to variances of about 25 for tanh. Beyond, closed duals are taken where there
+    are any, and NaN where there are none. Under `vmap` over variances all of these ways are evaluated.
     """
     if activation.slopes is not None:
         return _piecewise_linear(*activation.slopes, covariance)
-    if activation.closed_dual is None and normalised:
+    if activation.tabulated and normalised and not activation.jumps:
         return _tabulated(activation, covariance)
     return _general(activation, covariance)
 
 
-def _piecewise_linear(left: float, right: float, covariance: Covariance) -> Activated:
+def _piecewise_linear(left: ScalarLike, right: ScalarLike, covariance: Covariance) -> Activated:
     a, deficit = angle(covariance.deficit), covariance.deficit
+    left, right = (jnp.asarray(slope, deficit.dtype) for slope in (left, right))
     rectified = (a - sine(deficit) + (np.pi - a) * deficit) / np.pi
     mean_square = (left**2 + right**2) / 2
     bend = (right - left) ** 2 / 2
-    scale = math.sqrt(mean_square)
+    scale = jnp.sqrt(mean_square)
     features = Covariance(
         scale * covariance.std1,
         scale * covariance.std2,
@@ -151,11 +155,18 @@ def _tabulated(activation: Activation, covariance: Covariance) -> Activated:
     # What each size leaves out; what the largest does, shows in its last terms.
     beyond = jax.lax.cummax(jnp.abs(coefficients), reverse=True)[np.array([*sizes[:-1], sizes[-1] - 8])]
     short = (beyond > tolerance * jnp.abs(values).max(0, keepdims=True)).any(1).sum()
-    tables = [partial(_interpolate, size) for size in sizes]
-    ratio, slope = jax.lax.switch(short, [*tables, _undefined], coefficients, x)
-    std = jnp.sqrt(mean_square)
-    stds = jnp.full_like(covariance.std1, std), jnp.full_like(covariance.std2, std)
-    return Activated(Covariance(*stds, ratio * covariance.deficit), slope)
+
+    def table(size):
+        ratio, slope = _interpolate(size, coefficients, x)
+        std = jnp.sqrt(mean_square)
+        stds = jnp.full_like(covariance.std1, std), jnp.full_like(covariance.std2, std)
+        return Activated(Covariance(*stds, ratio * covariance.deficit), slope)
+
+    def undefined():
+        return jax.tree.map(lambda a: jnp.full_like(a, jnp.nan), Activated(covariance, x))
+
+    exact = undefined if activation.closed_dual is None else partial(_general, activation, covariance)
+    return jax.lax.switch(short, [*(partial(table, size) for size in sizes), exact])
 
 
 @cache
@@ -168,10 +179,6 @@ def _blocks(size: int) -> np.ndarray:
     turns = np.pi * (np.arange(size) + 0.5) / size
     functions = [np.cos(POWERS * b * turns) * np.cos(turns) ** r for b in range(size // POWERS) for r in range(POWERS)]
     return np.linalg.solve(np.stack(functions, 1), np.cos(np.outer(turns, np.arange(size))))
-
-
-def _undefined(_, x: Float[Array, "n1 n2"]) -> tuple[Float[Array, "n1 n2"], Float[Array, "n1 n2"]]:
-    return jnp.full_like(x, jnp.nan), jnp.full_like(x, jnp.nan)
 
 
 def _interpolate(
@@ -208,6 +215,8 @@ def _general(activation: Activation, covariance: Covariance) -> Activated:
     product = outer(std1, std2)
     difference = 1 - dual / jnp.where(product > 0, product, 1.0)
     near = first_order < jnp.sqrt(jnp.finfo(dual.dtype).eps)
+    if activation.jumps:  # E phi'^2 is infinite: features part like the root of the deficit
+        near = (covariance.deficit == 0) & (covariance.std1[:, None] == covariance.std2[None, :])
     return Activated(Covariance(std1, std2, jnp.where(near, first_order, difference)), slope)
 
 
@@ -216,32 +225,75 @@ def _on_the_diagonal(activation: Activation, q: Float[Array, " n"]) -> tuple[Flo
 
     With u = s z: E phi'^2 / E phi^2, and (E[(phi' z)^2] - E[phi phi' z]^2 / E phi^2) / E phi^2.
     """
+    square, slope_square, along, overlap = (_closed if activation.closed_dual else _integrated)(activation, q)
+    safe = jnp.where(square > 0, square, 1.0)
+    return jnp.sqrt(square), slope_square / safe, (along - overlap**2 / safe) / safe
+
+
+def _closed(activation: Activation, q: Float[Array, " n"]) -> tuple[Float[Array, " n"], ...]:
+    """E phi^2, E phi'^2, E[(phi' z)^2] and E[phi phi' z]: the last two are derivatives of E phi(s z) phi(t z)."""
+
+    def mean(s, t):
+        return activation.dual(s * s, t * t, s * t)
+
+    def overlap(s, t):
+        return jax.jvp(lambda s: mean(s, t), (s,), (jnp.ones_like(s),))[1]
+
+    s = jnp.sqrt(jnp.where(q > 0, q, 1.0))
+    along = jax.jvp(lambda t: overlap(s, t), (s,), (jnp.ones_like(s),))[1]
+    slope_square = activation.dual_derivative(q, q, q)
+    # At a variance of 0 both are first orders in s: phi'(0)^2 E z^2, and phi(0) phi'(0) E z = 0.
+    square = activation.dual(q, q, q)
+    return square, slope_square, jnp.where(q > 0, along, slope_square), jnp.where(q > 0, overlap(s, s), 0.0)
+
+
+def _integrated(activation: Activation, q: Float[Array, " n"]) -> tuple[Float[Array, " n"], ...]:
+    """The same four, by quadrature."""
 
     def mean(fn):
         return jax.vmap(lambda q: gaussian_mean(fn, q, activation.kinks))(q)
 
     fn, slope = activation.fn, activation.derivative
-    square = mean(lambda x: fn(x) ** 2)
-    safe, safe_q = (jnp.where(a > 0, a, 1.0) for a in (square, q))
+    safe_q = jnp.where(q > 0, q, 1.0)
+    square, slope_square = mean(lambda x: fn(x) ** 2), mean(lambda x: slope(x) ** 2)
     along = mean(lambda x: (slope(x) * x) ** 2) / safe_q
-    overlap = mean(lambda x: fn(x) * slope(x) * x) ** 2 / safe_q / safe
-    return jnp.sqrt(square), mean(lambda x: slope(x) ** 2) / safe, (along - overlap) / safe
+    return square, slope_square, along, mean(lambda x: fn(x) * slope(x) * x) / jnp.sqrt(safe_q)
 
 
 def _duals(activation: Activation, covariance: Covariance) -> tuple[Float[Array, "n1 n2"], Float[Array, "n1 n2"]]:
     q1, q2 = covariance.std1[:, None] ** 2, covariance.std2[None, :] ** 2
-    if activation.closed_dual is not None or activation.kinks:
+
+    def direct():
         return activation.dual(q1, q2, covariance.matrix), activation.dual_derivative(q1, q2, covariance.matrix)
+
+    def by_series():
+        return _series(activation.fn, covariance), _series(derivative(activation.fn), covariance)
+
+    if not activation.tabulated or activation.kinks:
+        return direct()
+    if activation.closed_dual is None:
+        return by_series()
+    return jax.lax.cond(jnp.maximum(q1.max(), q2.max()) <= SERIES_VARIANCE, by_series, direct)
+
+
+def _series(fn: Callable[[Array], Array], covariance: Covariance) -> Float[Array, "n1 n2"]:
+    """sum_j a_j(q1) a_j(q2) rho^j over Hermite coefficients; NaN where those of an input leave out too much."""
+
+    def coefficients(std):
+        def at(q):
+            found = hermite_coefficients(fn, q, HERMITE_DEGREE)
+            missing = gaussian_mean(lambda x: fn(x) ** 2, q) - jnp.square(found).sum()
+            few = jax.lax.stop_gradient(
+                missing > max(UNRESOLVED, 1e3 * jnp.finfo(q.dtype).eps) * jnp.square(found).sum()
+            )
+            return found.at[0].add(jnp.where(few, jnp.nan, 0.0))
+
+        return jax.vmap(at, out_axes=1)(std**2)
+
     rho = 1 - covariance.deficit
 
-    def horner(total, coefficients):
-        return total * rho + outer(*coefficients), None
+    def horner(total, pair):
+        return total * rho + outer(*pair), None
 
-    def series(fn):
-        coefficients = (
-            jax.vmap(lambda q: hermite_coefficients(fn, q, HERMITE_DEGREE), out_axes=1)(s**2)
-            for s in (covariance.std1, covariance.std2)
-        )
-        return jax.lax.scan(horner, jnp.zeros_like(rho), tuple(coefficients), reverse=True)[0]
-
-    return series(activation.fn), series(derivative(activation.fn))
+    pairs = coefficients(covariance.std1), coefficients(covariance.std2)
+    return jax.lax.scan(horner, jnp.zeros_like(rho), pairs, reverse=True)[0]

@@ -28,7 +28,14 @@ import optax
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Bool, Float, Int
 
-from theorysim.checks import require_count, require_finite, require_float64, require_nonnegative, require_positive
+from theorysim.checks import (
+    require_count,
+    require_finite,
+    require_float64,
+    require_nonnegative,
+    require_positive,
+    require_targets,
+)
 from theorysim.infinite.activation import Activation, as_activation, deficit_of
 from theorysim.infinite.covariance import Covariance, activate
 from theorysim.typing import Scalar, ScalarLike
@@ -64,7 +71,7 @@ class Prediction(NamedTuple):
     The Gram matrices are those of training inputs, then new ones.
     """
 
-    mean: Float[Array, "m outputs"]
+    mean: Float[Array, "m *outputs"]
     covariance: Float[Array, "m m"]
     grams: Float[Array, "layers total total"]
 
@@ -72,7 +79,7 @@ class Prediction(NamedTuple):
 def fit(
     activation: Activation | Callable[[Array], Array],
     x: Float[Array, "n d"],
-    targets: Float[Array, "n outputs"],
+    targets: Float[Array, "n *outputs"],
     *,
     depth: int,
     nu: ScalarLike | Float[Array, " layers"],
@@ -90,17 +97,23 @@ def fit(
     A step costs O(depth n^3). At nu = 1 and 10 outputs of digits, two layers take some 250 steps at n = 50, 500 at 100
     and 900 at 200; a tenth of that at nu = 10.
 
-    **Raises:** `ValueError` for less than float64, values that are not finite, `noise_var` or `nu` <= 0, a negative
-    variance, and a depth below 1.
+    **Raises:** `ValueError` for an activation with jumps, less than float64, values that are not finite, targets that
+    are not one row per input, `noise_var` or `nu` <= 0, a negative variance, and a depth below 1.
     """
+    activation = as_activation(activation, continuous=True)
     require_count(depth=depth)
+    require_targets(len(x), targets=targets)
     require_float64("the search over Cholesky factors", x=x, targets=targets)
     require_finite(x=x, targets=targets)
     require_positive(nu=nu, noise_var=noise_var, weight_var=weight_var)
     require_nonnegative(bias_var=bias_var)
     start = jnp.tile(jnp.eye(len(x), dtype=x.dtype)[None], (depth, 1, 1)) if start is None else start
     nu = jnp.broadcast_to(jnp.asarray(nu, x.dtype), (depth,))
-    return _fit(as_activation(activation), x, targets, nu, noise_var, weight_var, bias_var, start, tolerance, steps)
+    return _fit(activation, x, _columns(targets), nu, noise_var, weight_var, bias_var, start, tolerance, steps)
+
+
+def _columns(targets: Float[Array, "n *outputs"]) -> Float[Array, "n outputs"]:
+    return targets.reshape(len(targets), -1)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -184,7 +197,7 @@ def _minimise(evaluate: Callable[[Array], tuple[Array, Array]], start: Array, to
 def objective(
     activation: Activation | Callable[[Array], Array],
     x: Float[Array, "n d"],
-    targets: Float[Array, "n outputs"],
+    targets: Float[Array, "n *outputs"],
     factors: Factors,
     *,
     nu: ScalarLike | Float[Array, " layers"],
@@ -192,9 +205,13 @@ def objective(
     weight_var: ScalarLike = 1.0,
     bias_var: ScalarLike = 0.0,
 ) -> Objective:
-    """The objective at factors A_l, lower triangular with a positive diagonal; at A = 1, the evidence of the NNGP."""
+    """The objective at factors A_l, lower triangular with a positive diagonal; at A = 1, the evidence of the NNGP.
+
+    **Raises:** `ValueError` for targets that are not one row per input.
+    """
+    require_targets(len(x), targets=targets)
     kernel, _ = _propagate(as_activation(activation), x, factors, weight_var, bias_var)
-    return _objective(kernel, targets, factors, nu, noise_var)
+    return _objective(kernel, _columns(targets), factors, nu, noise_var)
 
 
 def _objective(kernel, targets, factors, nu, noise_var) -> Objective:
@@ -236,7 +253,7 @@ def _propagate(activation, x, factors, weight_var, bias_var) -> tuple[Array, Flo
 def _prior(activation: Activation, gram: Float[Array, "n n"], weight_var: ScalarLike, bias_var: ScalarLike) -> Array:
     """K(G)."""
     variance = jnp.diagonal(gram)
-    if activation.closed_dual is not None:
+    if not activation.tabulated:
         dual = activation.dual(variance[:, None], variance[None, :], gram)
     else:
         deficit = deficit_of(variance[:, None], variance[None, :], gram)
@@ -250,7 +267,7 @@ def _prior(activation: Activation, gram: Float[Array, "n n"], weight_var: Scalar
 def predict(
     activation: Activation | Callable[[Array], Array],
     train: Float[Array, "n d"],
-    targets: Float[Array, "n outputs"],
+    targets: Float[Array, "n *outputs"],
     factors: Factors,
     x: Float[Array, "m d"],
     *,
@@ -262,7 +279,10 @@ def predict(
 
     Exact: the KL of the joint Gram matrices is that of the training block and of the conditional; the latter is zero at
     G_*l = K_*l K_l^-1 G_l and so on, which the joint Cholesky factor with A_l and 1 on its diagonal is.
+
+    **Raises:** `ValueError` for targets that are not one row per training input.
     """
+    require_targets(len(train), targets=targets)
     n, total = len(train), len(train) + len(x)
     joint = jnp.tile(jnp.eye(total, dtype=x.dtype)[None], (len(factors), 1, 1)).at[:, :n, :n].set(factors)
     kernel, layers = _propagate(as_activation(activation), jnp.concatenate([train, x]), joint, weight_var, bias_var)

@@ -23,9 +23,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from theorysim.checks import require_count, require_finite, require_in, require_positive
-from theorysim.infinite.activation import Activation, angle, as_activation, hermite
+from theorysim.checks import require_count, require_finite, require_in
+from theorysim.infinite.activation import Activation, angle, as_activation
 from theorysim.infinite.covariance import of_inputs
+from theorysim.infinite.named import hermite
 from theorysim.quadrature import chebyshev, chebyshev_sum, gaussian_mean, hermite_coefficients, legendre
 
 NEAREST_NEIGHBOUR, MAJORITY_VOTE, SINGULAR_KERNEL, LINEAR = range(4)
@@ -61,6 +62,8 @@ def limit(activation: Activation | Callable[[Array], Array]) -> Limit:
 
     Any activation, normalised or not, with kinks or jumps. Coefficients below eps^(3/4) of the root mean square count
     as 0.
+
+    **Raises:** `ValueError` for an activation that is 0, or that quadrature does not resolve.
     """
     return _limit(as_activation(activation))
 
@@ -75,7 +78,11 @@ def _limit(activation: Activation) -> Limit:
 
         fn, derivative = activation.fn, activation.derivative
         square = mean(lambda x: fn(x) ** 2)
-        require_positive(**{f"mean square of {activation.name}": square})
+        if not square > 0:
+            raise ValueError(
+                f"activation {activation.name!r} has the mean square {square}: it is 0, or quadrature does not resolve "
+                "it, since it is too steep or its kinks are not named"
+            )
         rms = math.sqrt(square)
         a0, a1 = mean(fn) / rms, mean(lambda x: x * fn(x)) / rms
         nothing = float(jnp.finfo(one.dtype).eps) ** 0.75

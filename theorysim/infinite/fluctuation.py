@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from theorysim.checks import require_count, require_finite, require_nonnegative
+from theorysim.checks import is_traced, require_count, require_finite, require_nonnegative
 from theorysim.infinite.activation import Activation, as_activation
 from theorysim.quadrature import trapezoid
 from theorysim.typing import Scalar, ScalarLike
@@ -38,15 +38,23 @@ def nngp_variance(
     width. Inputs are to be pairwise independent: no two along one line. By quadrature: relative error below 1e-6 for
     functions as smooth as tanh at variances up to 2, 4e-3 for relu.
 
-    **Raises:** `ValueError` for inputs that are not finite, a negative variance, and a depth below 1.
+    **Raises:** `ValueError` for an activation with jumps, inputs that are not finite or of which two are on one line, a
+    negative variance, a depth below 1, and variances at which the quadrature does not hold E phi^2 to 1e-3.
     """
+    activation = as_activation(activation, continuous=True)
     require_count(depth=depth)
     require_finite(x=x)
     require_nonnegative(weight_var=weight_var, bias_var=bias_var)
-    first, second = np.triu_indices(len(x), 1)
     covariance = weight_var * x @ x.T / x.shape[1] + bias_var
-    kappas = jnp.stack([covariance[first, first], covariance[first, second], covariance[second, second]], 1)
-    step = partial(_layer, as_activation(activation), weight_var, bias_var)
+    _check(activation, covariance, weight_var, bias_var, depth)
+    if len(x) == 1:  # beside an independent partner
+        q = covariance[0, 0]
+        first, second = np.zeros((2, 1), int)
+        kappas = jnp.stack([q, jnp.zeros_like(q), q])[None]
+    else:
+        first, second = np.triu_indices(len(x), 1)
+        kappas = jnp.stack([covariance[first, first], covariance[first, second], covariance[second, second]], 1)
+    step = partial(_layer, activation, weight_var, bias_var)
 
     def pair(kappa):
         return jax.lax.fori_loop(0, depth, step, (kappa, jnp.zeros((3, 3), x.dtype)))[1]
@@ -54,6 +62,26 @@ def nngp_variance(
     spread = jax.lax.map(pair, kappas)
     variance = jnp.zeros_like(covariance).at[first, second].set(spread[:, 1, 1]).at[second, first].set(spread[:, 1, 1])
     return variance.at[first, first].set(spread[:, 0, 0]).at[second, second].set(spread[:, 2, 2])
+
+
+def _check(activation: Activation, covariance: Float[Array, "n n"], weight_var, bias_var, depth: int) -> None:
+    if is_traced(covariance) or is_traced(weight_var) or is_traced(bias_var):
+        return
+    q = np.diag(covariance)
+    gap = np.outer(q, q) - np.square(covariance)
+    alike = (gap <= 1e-10 * np.outer(q, q)) & ~np.eye(len(q), dtype=bool)
+    if alike.any() or (q == 0).any():
+        raise ValueError("x holds two inputs on one line, or one that is 0: their kernels vary together, so drop one")
+    for _ in range(depth):
+        variances = jnp.asarray(q)
+        fine = np.asarray(activation.dual(variances, variances, variances))
+        coarse = [float((np.asarray(activation(jnp.asarray(np.sqrt(v) * NODES))) ** 2) @ WEIGHTS) for v in q]
+        if not np.allclose(coarse, fine, rtol=1e-3):
+            raise ValueError(
+                f"57 nodes do not resolve {activation.name!r} at the variance {q.max():.3g} of some layer: divide the "
+                "inputs by their root mean square, or lower weight_var"
+            )
+        q = np.asarray(weight_var * fine + bias_var)
 
 
 def cdf_correction(

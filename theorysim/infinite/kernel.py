@@ -5,7 +5,6 @@ parametrisation. In the standard one, W ~ N(0, weight_var / fan_in) and b ~ N(0,
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -14,7 +13,15 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, PartitionSpec
 from jaxtyping import Array, Float
 
-from theorysim.checks import is_traced, require_count, require_finite, require_nonnegative
+from theorysim.checks import (
+    is_traced,
+    require_count,
+    require_finite,
+    require_nonnegative,
+    require_one_of,
+    require_positive,
+    require_whole,
+)
 from theorysim.infinite.activation import Activation, as_activation
 from theorysim.infinite.covariance import Covariance, activate, constant_like, of_inputs, outer, total
 from theorysim.typing import ScalarLike
@@ -76,21 +83,25 @@ def fully_connected(
     - `biases`: of the standard parametrisation, whether they are trained; by default where bias_var is above 0. With
       `True` and a bias_var of 0 they are trained from 0, as frameworks do.
     - `normalised`: all inputs have one norm. An activation without closed duals then costs no more than relu does (at a
-      variance of 1; up to four times the products at 20), to a relative error of 1e-10. NaN beyond variances of about
-      40 for erf, 25 for tanh.
+      variance of 1; up to four times the products at 20), to a relative error of 1e-10. So do tanh, softplus and silu,
+      whose closed duals are sums of 144 terms, up to variances of about 25.
 
-    Where the inputs differ in norm, an activation without closed duals goes by Hermite series, 384 products per entry:
-    for tanh the relative error of T and T' at equal inputs is 2e-12 and 4e-10 at a variance of 5, 1e-9 and 1e-6 at 10.
-    One with kinks and no closed duals takes milliseconds per entry.
+    With closed duals, errors are of rounding at any variance. Where the inputs differ in norm, an activation without
+    them goes by Hermite series, 384 products per entry: for tanh the relative error of T and T' at equal inputs would
+    be 2e-12 and 4e-10 at a variance of 5, 1e-9 and 1e-6 at 10. Up to 5, tanh, softplus and silu go the same way. One
+    with kinks and no closed duals takes milliseconds per entry. Where an activation jumps, the NTK of equal inputs is
+    infinite. A traced parameter, such as the slope of a `leaky_relu`, has derivatives where duals are closed.
 
-    **Raises:** `ValueError` for inputs of unequal dimension or not finite, a negative variance or depth, variances of
-    another number than layers, a standard parametrisation without a width, `biases` without it, and `normalised` inputs
-    of unequal norm.
+    **Raises:** `ValueError` for inputs of unequal dimension or not finite, a depth that is no whole number, a negative
+    variance, variances of another number than layers, a `width` where the parametrisation is not standard or none where
+    it is, `biases` without it, `normalised` inputs of unequal norm, and variances at which quadrature does not resolve
+    the activation. Under a trace, the last is NaN.
     """
-    activation = as_activation(activation)
+    activation = as_activation(activation, traceable=True)
     _check(x1, x2, depth, weight_var, bias_var, parametrisation, width, biases, normalised)
-    layers = int(depth) if isinstance(depth, int | np.integer) else None
-    return _propagate(
+    layers = None if is_traced(depth) else int(depth)
+    propagate = _propagate if activation.traced else _propagate_once
+    kernels = propagate(
         activation,
         x1,
         x2,
@@ -105,9 +116,10 @@ def fully_connected(
         biases=biases,
         normalised=normalised,
     )
+    _refuse_unresolved(activation, kernels)
+    return kernels
 
 
-@partial(jax.jit, static_argnames=("activation", "layers", "layer_norm", "standard", "biases", "normalised"))
 def _propagate(
     activation,
     x1,
@@ -124,7 +136,7 @@ def _propagate(
     biases,
     normalised,
 ) -> Kernels:
-    """Jitted here, for calls outside of jit to be traced once; `layers` is a depth known while tracing."""
+    """`layers` is a depth known while tracing."""
     depth = depth if layers is None else layers
 
     # Of the NTK, what a layer adds itself is its covariance. It is added where it is used, so that one pass over a
@@ -165,6 +177,12 @@ def _propagate(
             state = jax.tree.map(lambda deep, shallow: jnp.where(depth > 0, deep, shallow), state, shallow)
     covariance, inherited = state
     return Kernels(covariance.matrix, ntk_of(covariance, inherited), covariance.angle)
+
+
+# Jitted here, for calls outside of jit to be traced once.
+_propagate_once = jax.jit(
+    _propagate, static_argnames=("activation", "layers", "layer_norm", "standard", "biases", "normalised")
+)
 
 
 def by_rows(
@@ -211,11 +229,30 @@ def _of_layer(values: PerLayer, layer: ScalarLike, x: Array) -> Array:
     return values if values.ndim == 0 else values[layer]
 
 
+def _refuse_unresolved(activation: Activation, kernels: Kernels) -> None:
+    """An input at which quadrature fails makes its whole row, or column, NaN."""
+    ends = kernels.nngp[:1], kernels.nngp[:, :1]
+    if not is_traced(kernels.nngp) and any(np.isnan(end).any() for end in ends):
+        raise ValueError(
+            f"quadrature does not resolve {activation.name!r} at the variances that these inputs have in some layer: "
+            "divide the inputs by their root mean square, lower weight_var, name the activation's kinks, or take one "
+            "with closed duals (tanh, softplus, silu, erf, gelu, relu)"
+        )
+
+
 def _check(x1, x2, depth, weight_var, bias_var, parametrisation, width, biases, normalised) -> None:
+    for name, x in (("x1", x1), ("x2", x2)):
+        if x is not None and jnp.ndim(x) != 2:
+            raise ValueError(
+                f"{name} has shape {jnp.shape(x)}: give (inputs, dim), a single input as x[None], images as "
+                "x.reshape(len(x), -1)"
+            )
     if x2 is not None and x1.shape[1] != x2.shape[1]:
         raise ValueError(f"x1 has shape {x1.shape}, x2 {x2.shape}: give inputs of one dimension")
     require_finite(x1=x1, x2=x2)
-    require_nonnegative(depth=depth, weight_var=weight_var, bias_var=bias_var)
+    require_whole(depth=depth)
+    require_nonnegative(weight_var=weight_var, bias_var=bias_var)
+    require_one_of(("ntk", "standard"), parametrisation=parametrisation)
     layers = None if is_traced(depth) else int(depth)
     for name, values, wanted in (("weight_var", weight_var, 1), ("bias_var", bias_var, 1), ("width", width, 0)):
         shape = jnp.shape(values) if values is not None else ()
@@ -224,7 +261,11 @@ def _check(x1, x2, depth, weight_var, bias_var, parametrisation, width, biases, 
     if parametrisation == "standard":
         if width is None:
             raise ValueError('parametrisation="standard" needs width=: its kernel grows with it')
-        require_nonnegative(width=width)
+        require_positive(width=width)
+    elif width is not None:
+        raise ValueError(
+            f'width={width} is of parametrisation="standard"; that of the NTK is at infinite width: leave it out'
+        )
     elif biases is not None:
         raise ValueError(
             f'biases={biases}: that is of parametrisation="standard"; in that of the NTK, biases are scaled by '

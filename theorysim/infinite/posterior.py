@@ -13,7 +13,7 @@ import numpy as np
 from jax.scipy.linalg import solve_triangular
 from jax.scipy.special import gammaln, logsumexp
 from jaxtyping import Array, Float
-from scipy.linalg import lapack
+from scipy.linalg import get_lapack_funcs
 
 from theorysim.checks import (
     is_traced,
@@ -201,8 +201,8 @@ def _factor(kernel: Float[Array, "n n"], noise_var: ScalarLike) -> Float[Array, 
     kernel = kernel + jnp.asarray(noise_var, kernel.dtype) * jnp.eye(len(kernel), dtype=kernel.dtype)
     factor = jnp.linalg.cholesky(kernel)
     if not is_traced(factor) and factor.size:
-        estimate = lapack.dpocon if factor.dtype == np.float64 else lapack.spocon
-        inverse, _ = estimate(np.asarray(factor), np.linalg.norm(kernel, 1), uplo="L")
+        (reciprocal_condition,) = get_lapack_funcs(("pocon",), (np.asarray(factor),))
+        inverse, _ = reciprocal_condition(np.asarray(factor), np.linalg.norm(kernel, 1), uplo="L")
         _require_regular(1 / inverse if np.isfinite(factor).all() and inverse else np.inf, kernel)
     return factor
 

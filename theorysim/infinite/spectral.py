@@ -32,7 +32,8 @@ class Modes(NamedTuple):
 
 def eigenbasis(matrix: Float[Array, "n n"]) -> Modes:
     """By `jnp.linalg.eigh`: O(n^3) once, for any number of functions."""
-    return Modes(*jnp.linalg.eigh(matrix), matrix)
+    values, vectors = jnp.linalg.eigh(matrix)
+    return Modes(values, vectors, matrix)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))

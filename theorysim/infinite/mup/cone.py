@@ -26,7 +26,7 @@ from jaxtyping import Array, Float, Int
 from theorysim.checks import is_traced
 from theorysim.infinite.mup.solution import Solution, covariance_root, solution_of, total
 from theorysim.trajectory import Trajectory
-from theorysim.typing import Scalar
+from theorysim.typing import Scalar, ScalarLike
 
 HALF_CIRCLES = {1: 2, 2: 2**11, 3: 2**14, 4: 2**13}  # by the rank of the inputs
 POOL = 2**12  # arcs at once, of some half circles
@@ -58,7 +58,7 @@ class Directions(NamedTuple):
 
 
 def solve(
-    slopes: tuple[float, float],
+    slopes: tuple[ScalarLike, ScalarLike],
     x: Float[Array, "inputs dim"],
     targets: Float[Array, " inputs"],
     gamma0: Scalar,

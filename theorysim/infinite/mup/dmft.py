@@ -105,7 +105,8 @@ def dmft(
     Time O(samples (steps inputs)^3), memory 4 (depth - 1) samples (steps inputs)^2 numbers. With `mesh`, neurons are
     spread over all its devices, which must divide `samples` / 2.
 
-    `activation` is elementwise and smooth (two derivatives are taken); it is a static argument.
+    `activation` is elementwise and smooth (two derivatives are taken, and the second one of a kink is a delta function,
+    which samples do not see); it is a static argument.
 
     ```python
     from theorysim.infinite import mup, tanh
@@ -116,11 +117,16 @@ def dmft(
     print(limit.value.loss, limit.error.loss)
     ```
 
-    **Raises:** `ValueError` for shapes that do not match, values that are not finite, `gamma0` or `learning_rate` <= 0,
-    counts below 1, `samples` that do not divide into pairs, and for less than float64 at depth > 1, where covariances
-    are singular to 1e-10.
+    **Raises:** `ValueError` for an activation with kinks, shapes that do not match, values that are not finite,
+    `gamma0` or `learning_rate` <= 0, counts below 1, `samples` that do not divide into pairs, and for less than float64
+    at depth > 1, where covariances are singular to 1e-10.
     """
     activation = as_activation(activation)
+    if activation.kinks:
+        raise ValueError(
+            f"activation {activation.name!r} has kinks, at {activation.kinks}, whose second derivative samples do not "
+            "see: take `mup.particles`, which is exact for one hidden layer, or a smooth activation such as gelu"
+        )
     x, targets, gamma0, learning_rate = as_floats(x, targets, gamma0, learning_rate)
     check(x, targets, gamma0, learning_rate, depth=depth, steps=steps, samples=samples, batches=batches)
     shards = 1 if mesh is None else mesh.size

@@ -142,7 +142,7 @@ def particles(
 
     **Raises:** `ValueError` for shapes that do not match, `gamma0` or `learning_rate` <= 0, `steps` < 1.
     """
-    activation = as_activation(activation)
+    activation = as_activation(activation, continuous=True)
     x, targets, gamma0, learning_rate = as_floats(x, targets, gamma0, learning_rate)
     check(x, targets, gamma0, learning_rate, steps=steps)
     rank = min(x.shape)
