@@ -176,7 +176,7 @@ def fit(
     free = _free(law, fixed or {})
     require_enough(law, inputs, int(free.sum()))
     warn_of_doubts(inputs, loss)
-    problem = _problem(law, inputs, loss, weights, objective or huber(), free)
+    problem = problem_of(law, inputs, loss, weights, objective or huber(), free)
     _require_units(problem, inputs)
     points = _starts(problem, starts, fixed or {})
     ends = solve_all(problem, points, jnp.broadcast_to(problem.weights, (len(points), len(loss))))
@@ -227,9 +227,10 @@ def _free(law: Law, fixed: Mapping[str, float]) -> np.ndarray:
     return np.array([float(name not in fixed) for name in law.parameters])
 
 
-def _problem(
+def problem_of(
     law: Law, inputs: Mapping[str, np.ndarray], loss: np.ndarray, weights: Any, objective: Objective, free: np.ndarray
 ) -> Problem:
+    """Runs in units of themselves: inputs over their geometric means, log losses less their mean."""
     if weights is not None:
         weights = np.asarray(weights, float)
         if weights.shape != loss.shape or not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
@@ -304,8 +305,10 @@ def _certify(problem: Problem, point: Float[Array, " parameters"]) -> dict[str, 
     law = problem.law
     free = np.asarray(problem.free) > 0
     names = [name for name, is_free in zip(law.parameters, free, strict=True) if is_free]
-    jacobian = np.asarray(slopes_at(problem, problem.inputs, point))[:, free]
-    _, singular, directions = np.linalg.svd(jacobian * np.sqrt(np.asarray(problem.weights))[:, None])
+    # Filled up as for `solve_all`, so that fits of about as many runs share this program, too.
+    filled = problem.padded(-(-len(problem.log_loss) // LANES) * LANES)
+    jacobian = np.asarray(slopes_at(filled, filled.inputs, point))[:, free]
+    _, singular, directions = np.linalg.svd(jacobian * np.sqrt(np.asarray(filled.weights))[:, None])
     rank = int((singular > RANK * singular[0]).sum())
     weakest = dict(zip(names, directions[-1].tolist(), strict=True))
     if rank < len(names) and not _vanishes(problem, point, weakest):

@@ -26,8 +26,14 @@ if TYPE_CHECKING:
     from theorysim.study.dataset import digits as digits
     from theorysim.study.load import Study as Study
     from theorysim.study.load import StudyError as StudyError
+    from theorysim.study.notebook import set_up as set_up
+    from theorysim.study.panel import cover_points as cover_points
+    from theorysim.study.panel import line_and_points as line_and_points
+    from theorysim.study.panel import percentile_bar as percentile_bar
     from theorysim.study.panel import plain_ticks as plain_ticks
     from theorysim.study.panel import points as points
+    from theorysim.study.panel import power_line as power_line
+    from theorysim.study.panel import rms_points as rms_points
     from theorysim.study.panel import width_axis as width_axis
     from theorysim.study.pipeline import Outcome as Outcome
     from theorysim.study.pipeline import run as run
@@ -40,9 +46,11 @@ HOMES = {
     **dict.fromkeys(("mean_and_error", "mean_estimate"), "study.claim"),
     **dict.fromkeys(("Digits", "digits"), "study.dataset"),
     **dict.fromkeys(("Study", "StudyError"), "study.load"),
-    **dict.fromkeys(("plain_ticks", "points", "width_axis"), "study.panel"),
+    **dict.fromkeys(("cover_points", "line_and_points", "percentile_bar", "plain_ticks"), "study.panel"),
+    **dict.fromkeys(("points", "power_line", "rms_points", "width_axis"), "study.panel"),
     **dict.fromkeys(("Outcome", "run"), "study.pipeline"),
     "cite": "study.references",
+    "set_up": "study.notebook",
 }
 
 

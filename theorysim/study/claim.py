@@ -165,9 +165,10 @@ def exponent_agrees(
     return agrees(name, sentence, predicted, exponent(*_table(samples, along)), **options)
 
 
-def mean_estimate(samples: "xr.DataArray") -> Estimate:
-    """Mean over the dimension `repeat`, all that is left, and its standard error."""
-    return Estimate(*(part.item() for part in mean_and_error(samples)))
+def mean_estimate(samples: "xr.DataArray", over: tuple[str, ...] = ("repeat",)) -> Estimate:
+    """Mean over dimensions along which samples are independent, all that are left, and its standard error."""
+    count = math.prod(samples.sizes[dim] for dim in over)
+    return Estimate(samples.mean(over).item(), samples.std(over, ddof=1).item() / math.sqrt(count))
 
 
 def mean_and_error(samples: "xr.DataArray") -> "tuple[xr.DataArray, xr.DataArray]":

@@ -13,10 +13,55 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
 
 
-def points(panel: "Axes", samples: "xr.DataArray", x: Any = None, **style: Any) -> None:
-    """The mean over `repeat` with its standard error, at `x`, or along the only other dimension."""
+def points(panel: "Axes", samples: "xr.DataArray", x: Any = None, *, filled: Any = True, **style: Any) -> None:
+    """The mean over `repeat` with its standard error, at `x`, or along the only other dimension.
+
+    `filled` says of all points, or of each, whether it is drawn full or open.
+    """
     mean, error = mean_and_error(samples)
-    panel.errorbar(mean[mean.dims[0]] if x is None else x, mean, error, **{"fmt": "o", **style})
+    x = np.broadcast_to(mean[mean.dims[0]] if x is None else x, mean.shape)
+    filled = np.broadcast_to(filled, mean.shape)
+    faces = [(filled, {}), (~filled, {"markerfacecolor": "white"})]
+    for chosen, face in [(chosen, face) for chosen, face in faces if chosen.any()]:
+        panel.errorbar(x[chosen], mean.values[chosen], error.values[chosen], **{"fmt": "o", **face, **style})
+        style = {**style, "label": None}
+
+
+def line_and_points(panel: "Axes", line: "xr.DataArray", samples: "xr.DataArray", color: Any, **style: Any) -> None:
+    """Theory as a line along its only dimension, and beside it [`points`], in one color."""
+    panel.plot(line[line.dims[0]], line, color=color)
+    points(panel, samples, color=color, **style)
+
+
+def power_line(panel: "Axes", size: Any, mean: Any, power: float, **style: Any) -> None:
+    """The line `size`^`power` through the geometric mean of the points (`size`, `mean`)."""
+    size, mean = np.asarray(size, float), np.asarray(mean)
+    panel.plot(size, np.exp(np.mean(np.log(mean) - power * np.log(size))) * size**power, **style)
+
+
+def rms_points(panel: "Axes", samples: "xr.DataArray", **style: Any) -> None:
+    """The root mean square over `repeat` with its standard error, along the only other dimension."""
+    square, error = mean_and_error(samples**2)
+    rms = np.sqrt(square)
+    panel.errorbar(rms[rms.dims[0]], rms, error / (2 * rms), **{"fmt": "o", **style})
+
+
+def cover_points(panel: "Axes", inside: "xr.DataArray", *, shift: float = 0.0, **style: Any) -> None:
+    """By how many percent intervals cover more than their `level`, with the standard error that exact ones have.
+
+    `inside` says of each `repeat` whether its interval holds the truth; points of several kinds are set apart by a
+    `shift`.
+    """
+    level = inside["level"]
+    error = np.sqrt(level * (1 - level) / inside.sizes["repeat"])
+    panel.errorbar(level + shift, 100 * (inside.mean("repeat") - level), 100 * error, **style)
+    panel.set(xlabel="nominal cover", ylabel="cover minus nominal (%)")
+
+
+def percentile_bar(panel: "Axes", place: float, samples: Any, **style: Any) -> None:
+    """The median of samples and the 95 % of them about it, along x, at this `place` of y."""
+    low, middle, high = np.quantile(samples, [0.025, 0.5, 0.975])
+    panel.errorbar(middle, place, xerr=[[middle - low], [high - middle]], **style)
 
 
 def width_axis(panel: "Axes", widths: Sequence[int] | np.ndarray, label: str = "width $N$") -> None:
