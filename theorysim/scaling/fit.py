@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -149,7 +150,18 @@ class Fit:
 
     def __call__(self, **inputs: Any) -> Float[Array, "*shape"]:
         """The fitted loss at inputs of one shape."""
-        return self.law.fn(**{name: jnp.asarray(inputs[name], float) for name in self.law.inputs}, **self.parameters)
+        at = {name: jnp.asarray(inputs[name], float) for name in self.law.inputs}
+        return _predict(self.law, at, self.parameters)
+
+
+@partial(jax.jit, static_argnums=0)
+def _predict(law: Law, inputs: Mapping[str, Array], values: Mapping[str, Any]) -> Array:
+    return law.fn(**inputs, **values)
+
+
+@jax.jit
+def _log_prediction(problem: Problem, point: Float[Array, " parameters"]) -> Float[Array, " runs"]:
+    return problem.log_prediction(point)
 
 
 def fit(
@@ -187,7 +199,9 @@ def fit(
         )
     best = jax.tree.map(lambda leaf: leaf[np.nanargmin(values)], ends)
     if not best.converged:
-        best = jax.tree.map(lambda leaf: leaf[0], solve_all(problem, best.point[None], problem.weights[None]))
+        again = jnp.broadcast_to(best.point, points.shape)  # as many lanes: the same program
+        weights = jnp.broadcast_to(problem.weights, (len(points), len(loss)))
+        best = jax.tree.map(lambda leaf: leaf[0], solve_all(problem, again, weights))
     result = Fit(
         law=law,
         parameters={name: float(value) for name, value in problem.values(best.point).items()},
@@ -195,7 +209,7 @@ def fit(
         gradient_norm=float(best.gradient_norm),
         converged=bool(best.converged),
         basin_share=float(np.mean(values <= float(best.value) * (1 + SAME) + np.finfo(float).tiny)),
-        residuals=np.asarray(problem.log_loss - problem.log_prediction(best.point)),
+        residuals=np.asarray(problem.log_loss - _log_prediction(problem, best.point)),
         runs={**inputs, "loss": loss},
         problem=problem,
         point=best.point,
@@ -261,8 +275,8 @@ def _require_units(problem: Problem, inputs: Mapping[str, np.ndarray]) -> None:
     """Refuse a law whose parameters do not carry the units that its function gives them."""
     law, middle = problem.law, problem.law.box().mean(0)
     in_units = {name: jnp.asarray(values) for name, values in inputs.items()}
-    prediction = jnp.log(law.fn(**in_units, **problem.values(middle))) - problem.log_scale.get("loss", 0.0)
-    off = np.abs(np.asarray(prediction - problem.log_prediction(middle)))
+    prediction = np.log(_predict(law, in_units, problem.values(middle))) - problem.log_scale.get("loss", 0.0)
+    off = np.abs(np.asarray(prediction - _log_prediction(problem, middle)))
     if (off > UNITS).any():
         raise RunsError(
             f"{law.name}: in other units of {list(law.units)} it would predict other losses (their logarithms "

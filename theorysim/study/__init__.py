@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from theorysim.study.dataset import digits as digits
     from theorysim.study.load import Study as Study
     from theorysim.study.load import StudyError as StudyError
+    from theorysim.study.merge import stack as stack
     from theorysim.study.notebook import set_up as set_up
     from theorysim.study.panel import cover_points as cover_points
     from theorysim.study.panel import line_and_points as line_and_points
@@ -51,6 +52,7 @@ HOMES = {
     **dict.fromkeys(("Outcome", "run"), "study.pipeline"),
     "cite": "study.references",
     "set_up": "study.notebook",
+    "stack": "study.merge",
 }
 
 

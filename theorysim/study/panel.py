@@ -71,7 +71,9 @@ def width_axis(panel: "Axes", widths: Sequence[int] | np.ndarray, label: str = "
     panel.set_xlabel(label)
 
 
-def plain_ticks(axis: "Axis", ticks: Sequence[float] | np.ndarray) -> None:
-    """These ticks, as plain numbers, and no others."""
+def plain_ticks(axis: "Axis", ticks: Sequence[float] | np.ndarray, *, inside: bool = False) -> None:
+    """These ticks, as plain numbers, and no others; or those of them that lie `inside` of the axis as it is."""
+    low, high = sorted(axis.get_view_interval())
+    ticks = [tick for tick in ticks if not inside or low <= tick <= high]
     axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.set_ticks([], minor=True)
