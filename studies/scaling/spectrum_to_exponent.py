@@ -85,9 +85,8 @@ def simulate(preset):
         order = jax.random.permutation(key, preset.inputs)
         train, test = order[:most], order[most:]
         used = jnp.arange(most) < samples
-        block = kernel[train][:, train] * used[:, None] * used[None]
-        weights = jax.scipy.linalg.solve(block + jnp.diag(ridge + ~used), y[train] * used, assume_a="pos")
-        return {"error": jnp.square(kernel[test][:, train] @ (weights * used) - y[test]).mean()}
+        weights = theory.solve_used(kernel[train][:, train], y[train], used, ridge=ridge)
+        return {"error": jnp.square(kernel[test][:, train] @ weights - y[test]).mean()}
 
     def exponent(inputs, key):
         spectrum = theory.measured_spectrum(*power_laws(inputs, preset.modes, key))
@@ -106,10 +105,7 @@ def simulate(preset):
             "simulation": points,
             "exponents": ts.sweep(exponent, ts.Grid(inputs=ts.static(preset.inputs)), **many),
             "spectrum": ts.study.stack({name: measured(spectra[name]) for name in SETS}, "data"),
-            "fits": ts.study.stack(
-                {name: fits(lines["error"].sel(data=name), points["error"].sel(data=name), preset) for name in SETS},
-                "data",
-            ),
+            "fits": ts.study.stack({name: fits(lines, points, name, preset) for name in SETS}, "data"),
         }
     )
 
@@ -128,12 +124,12 @@ def measured(spectrum):
     )
 
 
-def fits(line, points, preset):
+def fits(lines, points, name, preset):
     """The exponent of b x^-c, in the theory at the sizes of the regressions, and in their errors with its bootstrap."""
-    x, least = points["samples"].values, ts.scaling.least_squares()
-    theory = ts.scaling.fit("m1", {"x": x, "loss": line.sel(samples=x).values}, objective=least)
-    losses = points.transpose("samples", "repeat").values.ravel()
-    found = ts.scaling.fit("m1", {"x": np.repeat(x, preset.repeats), "loss": losses}, objective=least)
+    x, least = points["samples"].values, {"objective": ts.scaling.least_squares()}
+    losses = points["error"].sel(data=name).transpose("samples", "repeat").values.ravel()
+    theory = ts.scaling.fit("m1", {"x": x, "loss": lines["error"].sel(data=name, samples=x).values}, **least)
+    found = ts.scaling.fit("m1", {"x": np.repeat(x, preset.repeats), "loss": losses}, **least)
     draws = ts.scaling.bootstrap(found, key=jax.random.key(3), samples=preset.resamples)
     low, high = draws.interval("c")
     values = {"theory": theory.parameters["c"], "fit": found.parameters["c"], "low": low, "high": high}
@@ -199,7 +195,7 @@ def draw(data):
 
 
 def spectrum_panel(panel, spectrum, color, name):
-    """Shares of the sum, and a line of the measured decay through their mean over the window."""
+    """Shares of the sum, and a line of the measured decay over the window of ranks."""
     rank, slope = spectrum["rank"], spectrum["decay"].item()
     shown = spectrum["value"] / spectrum["value"].sum()
     panel.plot(rank, shown, ".", color=color, markersize=1.5, alpha=0.6)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from theorysim.checks import is_traced, require_finite, require_nonnegative, require_positive
 from theorysim.root import root
@@ -264,6 +264,18 @@ def held_out_error(spectrum: Spectrum, samples: ScalarLike, *, ridge: ScalarLike
     return learning_curve(shifted, samples).error / (1 - samples / n)
 
 
+def solve_used(
+    kernel: Float[Array, "n n"], targets: Float[Array, "n *outputs"], used: Bool[Array, " n"], *, ridge: ScalarLike
+) -> Float[Array, "n *outputs"]:
+    """(K + ridge)^-1 targets of the inputs that are `used`, and zero for the others.
+
+    They are masked, not left out, so that training sets of all sizes share one program.
+    """
+    kept = used.astype(kernel.dtype)
+    block = kernel * kept[:, None] * kept[None] + jnp.diag(ridge * kept + (1 - kept))
+    return jax.scipy.linalg.solve(block, targets * kept.reshape(-1, *(1,) * (targets.ndim - 1)), assume_a="pos")
+
+
 class Decay(NamedTuple):
     """The exponent of values ~ rank^-exponent over a window of ranks, and its standard error.
 
@@ -316,8 +328,8 @@ def predicted_exponent(spectrum: Spectrum, first: int, last: int) -> Decay:
 
 def _gamma_line(x: Array, values: Array, used: Array) -> Decay:
     """The line that maximises minus the sum of log mean + value / mean, from the one through the logarithms."""
-    values, weights = values * used, used.astype(values.dtype)
-    count = weights.sum()
+    weights = used.astype(values.dtype)
+    values, count = values * weights, weights.sum()
     design = jnp.stack([weights, weights * (x - weights @ x / count)], 1)
     inverse = jnp.linalg.inv(design.T @ design)
 
