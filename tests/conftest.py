@@ -14,6 +14,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 import socket  # noqa: E402
 
+import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
 
 
@@ -23,6 +24,14 @@ def free_port() -> int:
     with socket.socket() as server:
         server.bind(("localhost", 0))
         return server.getsockname()[1]
+
+
+@pytest.fixture
+def untyped():
+    """As users call it: without the tests' own type checks, whose errors would come first."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(autouse=True)

@@ -40,6 +40,30 @@ def require_count(*, least: int = 1, **counts: Any) -> None:
             raise ValueError(f"{name}={count!r}: give a whole number >= {least}")
 
 
+def require_whole(**values: Any) -> None:
+    """Refuse what is no whole number >= 0, of any type, or has more digits than JAX's whole numbers."""
+    most = jnp.iinfo(jnp.result_type(int)).max
+    for name, value in values.items():
+        if not is_traced(value):
+            given = np.asarray(value)
+            if not ((given >= 0) & (given == np.floor(given)) & (given <= most)).all():
+                raise ValueError(f"{name}={value}: give a whole number from 0 to {most:.1e}")
+
+
+def require_shape(shape: tuple[int, ...], **arrays: Any) -> None:
+    """Refuse another shape, traced or not."""
+    for name, array in arrays.items():
+        if jnp.shape(array) != shape:
+            raise ValueError(f"{name} has shape {jnp.shape(array)}: give {shape}")
+
+
+def require_targets(count: int, *, targets: Any) -> None:
+    """Refuse targets that are not one row per training input: (n,), or (n, outputs)."""
+    shape = jnp.shape(targets)
+    if len(shape) not in (1, 2) or shape[0] != count:
+        raise ValueError(f"targets has shape {shape}: give ({count},), or ({count}, outputs), one row per input")
+
+
 def require_in(low: float | int, high: float | int, **values: Any) -> None:
     """Refuse what lies outside of [low, high]."""
     for name, value in values.items():

@@ -65,7 +65,7 @@ def simulate(preset):
     images = jnp.asarray(data.images)
     targets = (jnp.eye(10)[data.labels] - 0.1) / 0.3  # of mean 0 and mean square 1
     single = images.astype("float32"), targets.astype("float32")
-    (_, inputs), (_, outputs) = images.shape, targets.shape
+    (_, dim), (_, outputs) = images.shape, targets.shape
     base_width = float(preset.widths[0])
     decades = np.linspace(0, 3, preset.rates)
     # Each network has learning rates of its own: what lies between two of them shows as scatter.
@@ -79,7 +79,7 @@ def simulate(preset):
 
     def network(optimizer, width, decade, mup, seed):
         base = jnp.where(mup, base_width, width)
-        size = {"width": width, "base_width": base, "depth": 2, "inputs": inputs, "outputs": outputs}
+        size = {"width": width, "base_width": base, "depth": 2, "dim": dim, "outputs": outputs}
         network = ts.networks.transfer.transfer_network(activation=ts.infinite.erf, **size)
         # One program for both: which of them is a traced number.
         scale = 10 ** (decade + jnp.asarray(shifts)[seed])

@@ -77,7 +77,7 @@ def schedules(steps):
 
 # %%
 def simulate(preset):
-    teacher = ts.networks.power_law_teacher(INPUTS, spectrum=1.0, target=1.5, noise_var=NOISE)
+    teacher = ts.networks.power_law_teacher(INPUTS, eigenvalue_decay=1.0, target_decay=1.5, noise_var=NOISE)
     steps = np.unique(np.round(np.geomspace(preset.steps / 8, preset.steps, preset.times)).astype(int))
     identity = jnp.eye(INPUTS, dtype="float32")
 

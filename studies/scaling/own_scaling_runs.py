@@ -86,7 +86,7 @@ def parameters(task, width):
 def simulate(preset):
     data = ts.study.digits(scale="set", seed=0)
     images, labels = jnp.asarray(data.images, "float32"), jnp.asarray(data.labels)
-    teacher = ts.networks.power_law_teacher(512, spectrum=1.5, target=2.0, noise_var=NOISE)
+    teacher = ts.networks.power_law_teacher(512, eigenvalue_decay=1.5, target_decay=2.0, noise_var=NOISE)
 
     def classifier(width, d, key):
         """AdamW, early stopping: the lowest test loss on the way."""

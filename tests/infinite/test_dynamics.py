@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from theorysim.infinite import dynamics, erf, fully_connected
+from theorysim.infinite import dynamics, erf, fully_connected, spectral
 from theorysim.infinite.neural_tangents import predict, stax
 
 X = jax.random.normal(jax.random.key(0), (9, 6))
@@ -14,6 +14,7 @@ TRAIN, TARGETS = 6, jax.random.normal(jax.random.key(1), (6, 2))
 KERNELS = fully_connected(erf, X, X, depth=2, weight_var=1.5, bias_var=0.1)
 MODES = dynamics.modes(KERNELS.ntk[:TRAIN, :TRAIN])
 CROSS = KERNELS.ntk[:, :TRAIN]
+NNGP = KERNELS.nngp[:TRAIN, :TRAIN], KERNELS.nngp[:, :TRAIN]
 
 
 @pytest.mark.parametrize("share", [0.01, 0.5, 0.97])
@@ -115,9 +116,84 @@ def test_gradient_flow_is_that_of_neural_tangents_and_the_limit_of_small_steps()
 
 
 def test_bad_times_are_refused():
-    with pytest.raises(ValueError, match="steps=-1: give a value >= 0"):
+    with pytest.raises(ValueError, match="steps=-1: give a whole number from 0 to"):
         dynamics.response(MODES, CROSS, steps=-1, learning_rate=0.1)
     with pytest.raises(ValueError, match=r"time=-1\.0: give a value >= 0"):
         dynamics.flow_response(MODES, CROSS, time=-1.0)
     with pytest.raises(ValueError, match="ntk holds 1 values that are not finite"):
         dynamics.modes(jnp.eye(2).at[0, 1].set(jnp.nan))
+
+
+RESPONSES = {
+    "flow": lambda modes, cross: dynamics.flow_response(modes, cross, time=3.0),
+    "flow to the end": lambda modes, cross: dynamics.flow_response(modes, cross, time=jnp.inf),
+    "descent": lambda modes, cross: dynamics.response(modes, cross, steps=7, learning_rate=1.0),
+    "momentum": lambda modes, cross: dynamics.response(modes, cross, steps=7, learning_rate=0.5, momentum=0.5),
+}
+
+
+@pytest.mark.parametrize("rule", RESPONSES)
+def test_gradients_pass_equal_eigenvalues(rule):
+    """Of one-hot inputs: eigenvectors of the kernel have no derivative there, what is learnt has one."""
+
+    def learnt(weight_var):
+        ntk = fully_connected(erf, jnp.eye(6), depth=2, weight_var=weight_var, bias_var=0.1).ntk
+        return RESPONSES[rule](dynamics.modes(ntk[:4, :4]), ntk[4:, :4])[1].sum()
+
+    at, step = 1.5, 1e-5
+    difference = (learnt(at + step) - learnt(at - step)) / (2 * step)
+    found = [jax.jit(jax.grad(learnt))(at), jax.jacfwd(learnt)(at)]
+    np.testing.assert_allclose(found, difference, rtol=1e-6)
+
+
+def test_divided_differences_keep_their_digits():
+    """d/dA of exp(-A), for pairs of eigenvalues from equal to far apart; expm1 has the digits."""
+    values = jnp.array([0.0, 1e-13, 1e-9, 1e-5, 0.3, 0.3, 0.3 + 1e-12, 0.3 + 1e-7, 0.3003, 0.31, 2.0, 50.0])
+    gap = values[:, None] - values[None, :]
+    exact = -jnp.exp(-values)[None, :] * jnp.where(gap == 0, 1.0, -jnp.expm1(-gap) / jnp.where(gap == 0, 1.0, gap))
+    np.testing.assert_allclose(spectral._divided_differences(lambda x: jnp.exp(-x), values), exact, rtol=1e-10)
+
+
+@pytest.mark.parametrize("time", [1e6, 1e14, 1e16, 1e18, jnp.inf])
+def test_duplicates_of_conflicting_targets_are_learnt_as_their_mean(time):
+    """The pseudo-inverse, at any time: an eigenvalue that is rounding is not learnt, however late it is."""
+    x = jnp.concatenate([X[:6], X[:1]])
+    targets = jnp.concatenate([TARGETS[:, 0], -TARGETS[:1, 1]])
+    ntk = fully_connected(erf, x, depth=2, weight_var=1.5, bias_var=0.1).ntk
+    cross = fully_connected(erf, X[6:], x, depth=2, weight_var=1.5, bias_var=0.1).ntk
+    expected = np.asarray(cross) @ np.linalg.pinv(ntk, rcond=1e-12) @ np.asarray(targets)
+    modes = dynamics.modes(ntk)
+    learnt = [dynamics.flow_response(modes, cross, time=time)]
+    if time < np.inf:
+        learnt += [dynamics.response(modes, cross, steps=time, learning_rate=0.5, momentum=m) for m in (None, 0.5)]
+    for response in learnt:
+        np.testing.assert_allclose(response @ targets, expected, rtol=1e-7)
+
+
+def test_a_few_steps_learn_of_null_modes_what_the_inputs_say():
+    """The derivative in an input of a duplicate, which separates it: at a finite time, null modes count."""
+
+    def learnt(shift):
+        x = jnp.concatenate([X[:4], X[:1] + shift])
+        ntk = fully_connected(erf, jnp.concatenate([x, X[5:6]]), depth=1).ntk
+        return dynamics.flow_response(dynamics.modes(ntk[:5, :5]), ntk[5:, :5], time=2.0)[0, 4]
+
+    step = 1e-4
+    difference = (learnt(step) - learnt(-step)) / (2 * step)
+    np.testing.assert_allclose(jax.jacfwd(learnt)(0.0), difference, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: dynamics.response(MODES, CROSS, steps=2.5, learning_rate=0.1), "steps=2.5: give a whole number"),
+        (lambda: dynamics.response(MODES, CROSS, steps=1e20, learning_rate=0.1), r"steps=1e\+20: give a whole number"),
+        (lambda: dynamics.ensemble(CROSS, *NNGP, KERNELS.nngp, TARGETS), r"prior_var has shape \(9, 9\): give \(9,\)"),
+        (lambda: dynamics.ensemble(CROSS, *NNGP, NNGP[0][0], TARGETS[0]), r"prior_var has shape \(6,\): give \(9,\)"),
+        (lambda: dynamics.ensemble_covariance(CROSS, *NNGP, jnp.ones(9)), r"prior has shape \(9,\): give \(9, 9\)"),
+    ],
+)
+@pytest.mark.usefixtures("untyped")
+def test_shapes_and_steps_are_checked(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -229,7 +229,7 @@ def test_finite_networks_scatter_about_the_limit(activation):
 def test_finite_networks_with_biases_from_zero_scatter_about_the_limit():
     """Mean kernels of 400 networks of width 300 in standard parametrisation, within four standard errors."""
     width, outputs = 300, 8
-    network = transfer_network(width=width, base_width=width, depth=2, inputs=8, outputs=outputs, activation=erf)
+    network = transfer_network(width=width, base_width=width, depth=2, dim=8, outputs=outputs, activation=erf)
     setting = {"depth": 2, "parametrisation": "standard", "width": width}
     limit = fully_connected(erf, X1, **setting, biases=True)
 

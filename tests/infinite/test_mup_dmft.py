@@ -178,12 +178,12 @@ def test_factors_grow_row_by_row():
         ({"batches": 0}, "batches=0: give a whole number >= 1"),
         ({"gamma0": -1.0}, "gamma0=-1.0: give a value > 0"),
         (
-            {"inputs": X.astype("float32"), "targets": Y.astype("float32")},
-            "inputs is float32, and a second hidden layer, .* needs float64",
+            {"x": X.astype("float32"), "targets": Y.astype("float32")},
+            "x is float32, and a second hidden layer, .* needs float64",
         ),
     ],
 )
 def test_bad_input_is_refused(change, message):
-    arguments = {"inputs": X, "targets": Y, "depth": 2, "gamma0": 1.0, **SMALL, **change}
+    arguments = {"x": X, "targets": Y, "depth": 2, "gamma0": 1.0, **SMALL, **change}
     with pytest.raises(ValueError, match=message):
         mup.dmft(jnp.tanh, **arguments)

@@ -178,17 +178,17 @@ def test_inputs_may_be_traced():
     [
         ({"gamma0": 0.0}, "gamma0=0.0: give a value > 0"),
         ({"learning_rate": -0.3}, "learning_rate=-0.3: give a value > 0"),
-        ({"inputs": X.at[0, 1].set(jnp.nan)}, "inputs holds 1 values that are not finite"),
+        ({"x": X.at[0, 1].set(jnp.nan)}, "x holds 1 values that are not finite"),
         ({"steps": 0}, "steps=0: give a whole number >= 1"),
     ],
 )
 def test_bad_input_is_refused(change, message):
-    arguments = {"inputs": X, "targets": Y, **TRAINING, **change}
+    arguments = {"x": X, "targets": Y, **TRAINING, **change}
     with pytest.raises(ValueError, match=message):
         mup.particles(jnp.tanh, **arguments)
 
 
 def test_shapes_are_checked():
     """Here without the tests' own checks of shapes, which come first."""
-    with pytest.raises(ValueError, match=r"inputs of shape \(2, 3\) and targets of shape \(1,\): give"):
+    with pytest.raises(ValueError, match=r"x has shape \(2, 3\), targets \(1,\): give"):
         check(X, Y[:1], **TRAINING)

@@ -95,7 +95,11 @@ def test_the_readout_scale_enters_the_kernels_as_it_says():
 @pytest.mark.parametrize(
     ("train", "setting", "message"),
     [
-        (jnp.ones((3, 3)), {}, r"\(float64, n = 3\) has the condition number .*e.*: give a noise_var, drop duplicate"),
+        (
+            jnp.ones((3, 3)),
+            {},
+            r"\(float64, n = 3\) has a condition number of about inf.*: give a noise_var, drop duplicate",
+        ),
         (jnp.eye(3).at[0, 0].set(jnp.inf), {}, "kernel holds 1 values that are not finite"),
         (jnp.eye(3), {"noise_var": -1.0}, "noise_var=-1.0: give a value >= 0"),
         (jnp.diag(jnp.array([1.0, 1.0, 1e-9], jnp.float32)), {}, "float32, n = 3.* or use float64"),
@@ -121,3 +125,65 @@ def test_posteriors_are_differentiable_in_the_hyperparameters():
     at, step = jnp.asarray(1.5), 1e-5
     difference = (evidence(at + step) - evidence(at - step)) / (2 * step)
     np.testing.assert_allclose(jax.jit(jax.grad(evidence))(at), difference, rtol=1e-6)
+
+
+ONE_HOT = jnp.eye(6)  # a kernel with equal eigenvalues, whose eigenvectors have no derivative
+LAWS = {
+    "gaussian": lambda *blocks: posterior.gaussian(*blocks, noise_var=0.1),
+    "student": lambda *blocks: posterior.student(*blocks, shape=2.0, rate=2.0),
+    "mixture": lambda *blocks: posterior.scale_mixture(*blocks, scales=jnp.array([0.5, 1.0, 2.0]), noise_var=0.1),
+}
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_gradients_pass_equal_eigenvalues(law):
+    def scalar(weight_var):
+        kernel = fully_connected(erf, ONE_HOT, depth=2, weight_var=weight_var, bias_var=0.1).nngp
+        found = LAWS[law](kernel[:4, :4], kernel[4:, :4], kernel[4:, 4:], TARGETS[:4])
+        return found.log_evidence + found.mean.sum() + found[1][0, 1]
+
+    at, step = 1.5, 1e-5
+    difference = (scalar(at + step) - scalar(at - step)) / (2 * step)
+    np.testing.assert_allclose([jax.grad(scalar)(at), jax.jacfwd(scalar)(at)], difference, rtol=1e-7)
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_outputs_are_columns_of_the_targets(law):
+    """One column is (n, 1); of two, the Gaussian ones are independent, the others share their scale."""
+    columns = jnp.stack([TARGETS, TARGETS[::-1]], 1)
+    alone, column, both = (LAWS[law](*BLOCKS, targets) for targets in (TARGETS, TARGETS[:, None], columns))
+    np.testing.assert_allclose(column.mean[:, 0], alone.mean, rtol=1e-13)
+    np.testing.assert_allclose(column.log_evidence, alone.log_evidence, rtol=1e-13)
+    assert both.mean.shape == (3, 2)
+    if law == "gaussian":
+        apart = [LAWS[law](*BLOCKS, y) for y in columns.T]
+        np.testing.assert_allclose(both.mean.T, [found.mean for found in apart], rtol=1e-13)
+        np.testing.assert_allclose(both.log_evidence, sum(found.log_evidence for found in apart), rtol=1e-13)
+    if law == "student":
+        density = stats.multivariate_t(None, jnp.kron(jnp.eye(2), BLOCKS[0]), df=4).logpdf(columns.T.ravel())
+        np.testing.assert_allclose(both.log_evidence, density, rtol=1e-12)
+    if law == "mixture":
+        apart = [
+            posterior.scale_mixture(*BLOCKS, columns, scales=both.weights[:1] * 0 + s, noise_var=0.1)
+            for s in (0.5, 1, 2)
+        ]
+        spread = sum(w * (part.mean[:, 1] - both.mean[:, 1]) ** 2 for w, part in zip(both.weights, apart, strict=True))
+        within = sum(w * jnp.diag(part.covariance[1]) for w, part in zip(both.weights, apart, strict=True))
+        np.testing.assert_allclose(jnp.diag(both.covariance[1]), spread + within, rtol=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({3: TARGETS[:2]}, r"targets has shape \(2,\): give \(6,\), or \(6, outputs\), one row per input"),
+        ({3: TARGETS[None]}, r"targets has shape \(1, 6\): give \(6,\), or"),
+        ({2: jnp.diag(BLOCKS[2])}, r"prior has shape \(3,\): give \(3, 3\)"),
+        ({1: BLOCKS[1].T}, r"kernel has shape \(6, 6\): give \(3, 3\)"),
+    ],
+)
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.usefixtures("untyped")
+def test_shapes_that_do_not_belong_together_are_refused(law, change, message):
+    arguments = [change.get(i, argument) for i, argument in enumerate((*BLOCKS, TARGETS))]
+    with pytest.raises(ValueError, match=message):
+        LAWS[law](*arguments)

@@ -97,7 +97,7 @@ def test_a_quiet_readout_learns_before_the_features_do():
 
 
 def scaled(base_width):
-    sizes = {"width": 32, "base_width": base_width, "depth": 2, "inputs": 3, "outputs": 2}
+    sizes = {"width": 32, "base_width": base_width, "depth": 2, "dim": 3, "outputs": 2}
     return transfer_network(activation=jnp.tanh, **sizes)
 
 
@@ -202,7 +202,7 @@ def test_adam_moves_every_layer_alike_under_mup_and_by_powers_in_standard_parame
     widths = (64, 256)
 
     def change(width, base_width, key):
-        sizes = {"width": width, "base_width": base_width, "depth": 2, "inputs": 3, "outputs": 1}
+        sizes = {"width": width, "base_width": base_width, "depth": 2, "dim": 3, "outputs": 1}
         network = transfer_network(activation=jnp.tanh, **sizes)
 
         def observe(params):
@@ -228,4 +228,4 @@ def test_bad_input_is_named():
     with pytest.raises(ValueError, match=r"activation has 2 functions: give one, or 3, one per hidden layer"):
         abc_network(mup(3), width=8, activation=(jnp.tanh, jnp.sin)).init(jax.random.key(0), X)
     with pytest.raises(ValueError, match=r"depth=0: give a whole number >= 1"):
-        transfer_network(width=8, base_width=8, depth=0, inputs=3, outputs=1, activation=jnp.tanh)
+        transfer_network(width=8, base_width=8, depth=0, dim=3, outputs=1, activation=jnp.tanh)

@@ -7,7 +7,7 @@ import pytest
 
 import theorysim as ts
 
-TEACHER = ts.networks.power_law_teacher(256, spectrum=1.5, target=2.0, noise_var=0.1)
+TEACHER = ts.networks.power_law_teacher(256, eigenvalue_decay=1.5, target_decay=2.0, noise_var=0.1)
 
 
 def test_the_teachers_loss_is_the_mean_over_data():
@@ -23,7 +23,7 @@ def test_the_teachers_loss_is_the_mean_over_data():
 
 def test_the_best_readout_falls_as_the_theory_of_random_features():
     """sum a_i^2 kappa / (kappa + n eta_i) with 1 = sum eta_i / (n eta_i + kappa), beside least squares, 20 draws."""
-    teacher = ts.networks.power_law_teacher(1000, spectrum=1.5, target=2.0)
+    teacher = ts.networks.power_law_teacher(1000, eigenvalue_decay=1.5, target_decay=2.0)
     variances = np.asarray(teacher.variances, float)
     signal = variances * np.asarray(teacher.weights, float) ** 2
     for width in (20, 80):
@@ -45,10 +45,16 @@ def test_the_best_readout_falls_as_the_theory_of_random_features():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: ts.networks.power_law_teacher(9, spectrum=1.0, target=1.0), r"target=1.0: give an exponent > 1"),
-        (lambda: ts.networks.power_law_teacher(9, spectrum=0.0, target=2.0), r"spectrum=0.0: give a value > 0"),
         (
-            lambda: ts.networks.power_law_teacher(9, spectrum=1.0, target=2.0, noise_var=-1.0),
+            lambda: ts.networks.power_law_teacher(9, eigenvalue_decay=1.0, target=1.0),
+            r"target_decay=1.0: give an exponent > 1",
+        ),
+        (
+            lambda: ts.networks.power_law_teacher(9, eigenvalue_decay=0.0, target_decay=2.0),
+            r"eigenvalue_decay=0.0: give a value > 0",
+        ),
+        (
+            lambda: ts.networks.power_law_teacher(9, eigenvalue_decay=1.0, target_decay=2.0, noise_var=-1.0),
             r"noise_var=-1.0: give a value >= 0",
         ),
     ],

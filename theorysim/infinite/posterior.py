@@ -10,26 +10,39 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.linalg import solve_triangular
 from jax.scipy.special import gammaln, logsumexp
 from jaxtyping import Array, Float
+from scipy.linalg import lapack
 
-from theorysim.checks import is_traced, require_finite, require_nonnegative, require_positive
+from theorysim.checks import (
+    is_traced,
+    require_finite,
+    require_nonnegative,
+    require_positive,
+    require_shape,
+    require_targets,
+)
 from theorysim.infinite.kernel import Kernels
+from theorysim.infinite.spectral import eigenbasis, times
 from theorysim.typing import ScalarLike
 
 
 class Posterior(NamedTuple):
-    """Mean and covariance of the outputs at m inputs, and the log density of the targets."""
+    """Mean of each output at m inputs, their common covariance, and the log density of all targets."""
 
-    mean: Float[Array, " m"]
+    mean: Float[Array, "m *outputs"]
     covariance: Float[Array, "m m"]
     log_evidence: Float[Array, ""]
 
 
 class StudentT(NamedTuple):
-    """A multivariate t law: location, scale matrix, degrees of freedom; and the log density of the targets."""
+    """A multivariate t law: location, scale matrix, degrees of freedom; and the log density of the targets.
 
-    mean: Float[Array, " m"]
+    Outputs share the scale: each has this law, and they are uncorrelated but not independent.
+    """
+
+    mean: Float[Array, "m *outputs"]
     scale: Float[Array, "m m"]
     degrees_of_freedom: Float[Array, ""]
     log_evidence: Float[Array, ""]
@@ -44,8 +57,8 @@ class StudentT(NamedTuple):
 class Mixture(NamedTuple):
     """A mixture of Gaussian posteriors: moments of the whole, weights of the parts, log density of the targets."""
 
-    mean: Float[Array, " m"]
-    covariance: Float[Array, "m m"]
+    mean: Float[Array, "m *outputs"]
+    covariance: Float[Array, "*outputs m m"]
     weights: Float[Array, " scales"]
     log_evidence: Float[Array, ""]
 
@@ -54,7 +67,7 @@ def gaussian(
     kernel: Float[Array, "n n"],
     cross: Float[Array, "m n"],
     prior: Float[Array, "m m"],
-    targets: Float[Array, " n"],
+    targets: Float[Array, "n *outputs"],
     *,
     noise_var: ScalarLike = 0.0,
 ) -> Posterior:
@@ -62,10 +75,12 @@ def gaussian(
 
     Also the law of networks that train their readout only, from a random start, to the end (arXiv:1902.06720).
 
-    **Arguments:** `kernel` = K(X, X), `cross` = K(x, X), `prior` = K(x, x).
+    **Arguments:** `kernel` = K(X, X), `cross` = K(x, X), `prior` = K(x, x). Several outputs are independent.
 
-    **Raises:** `ValueError` for a kernel too near to singular for its dtype, or entries that are not finite.
+    **Raises:** `ValueError` for a kernel too near to singular for its dtype, entries that are not finite, and shapes
+    that do not belong together. Under a trace, where a kernel is not positive definite, the result is NaN.
     """
+    _check(kernel, cross, prior, targets, noise_var)
     return _posterior(_factor(kernel, noise_var), cross, prior, targets)
 
 
@@ -73,7 +88,7 @@ def student(
     kernel: Float[Array, "n n"],
     cross: Float[Array, "m n"],
     prior: Float[Array, "m m"],
-    targets: Float[Array, " n"],
+    targets: Float[Array, "n *outputs"],
     *,
     shape: ScalarLike,
     rate: ScalarLike,
@@ -81,21 +96,22 @@ def student(
     """Posterior of the process of covariance scale * K, with 1 / scale ~ Gamma(shape, rate) (arXiv:2107.01408).
 
     A t law of 2 shape + n degrees of freedom about the mean of the Gaussian process; its scale matrix is that process's
-    covariance times (2 rate + y K^-1 y) / (2 shape + n). The arguments are those of [`gaussian`]; without data
-    (n = 0) it is the prior, of 2 shape degrees of freedom and scale matrix rate / shape K.
+    covariance times (2 rate + y K^-1 y) / (2 shape + n), n counting all targets. The arguments are those of
+    [`gaussian`]; without data (n = 0) it is the prior, of 2 shape degrees of freedom and scale matrix rate / shape K.
 
     **Raises:** `ValueError` for `shape` or `rate` <= 0, and as [`gaussian`].
     """
     require_positive(shape=shape, rate=rate)
+    _check(kernel, cross, prior, targets)
     factor = _factor(kernel, 0.0)
     posterior = _posterior(factor, cross, prior, targets)
-    n, square = targets.size, _square(factor, targets)
+    n, square = targets.size, jnp.square(_whiten(factor, targets)).sum()
     half = jnp.asarray(shape + n / 2, kernel.dtype)
     log_evidence = (
         gammaln(half)
         - gammaln(jnp.asarray(shape, kernel.dtype))
         - n / 2 * jnp.log(2 * np.pi * rate)
-        - jnp.log(factor.values).sum() / 2
+        - _log_det(factor) * _outputs(targets) / 2
         - half * jnp.log1p(square / (2 * rate))
     )
     scale = posterior.covariance * (2 * rate + square) / (2 * half)
@@ -106,7 +122,7 @@ def scale_mixture(
     kernel: Float[Array, "n n"],
     cross: Float[Array, "m n"],
     prior: Float[Array, "m m"],
-    targets: Float[Array, " n"],
+    targets: Float[Array, "n *outputs"],
     *,
     scales: Float[Array, " scales"],
     noise_var: ScalarLike = 0.0,
@@ -129,18 +145,30 @@ def scale_mixture(
     **Raises:** `ValueError` for scales <= 0, and as [`gaussian`].
     """
     require_positive(scales=scales)
-    factor = _factor(kernel, noise_var)
+    _check(kernel, cross, prior, targets, noise_var)
+    modes = eigenbasis(kernel)
+    noise = jnp.asarray(noise_var, kernel.dtype)
+    if not is_traced(modes.values):
+        _require_regular(float((modes.values[-1] + noise) / (modes.values[0] + noise)), kernel)
+    columns = targets.reshape(len(targets), -1)
 
     def at(scale):
-        scaled = Factor(scale * (factor.values - noise_var) + noise_var, factor.vectors)
-        return _posterior(scaled, scale * cross, scale * prior, targets)
+        weighted = times(_inverse, jnp.concatenate([scale * cross, columns.T]), modes, scale, noise)
+        at_x, at_y = weighted[: len(cross)], weighted[len(cross) :]
+        square = jnp.sum(at_y * columns.T)
+        log_evidence = _log_density(square, jnp.log(scale * modes.values + noise).sum(), targets)
+        return Posterior(at_x @ columns, scale * (prior - at_x @ cross.T), log_evidence)
 
     parts = jax.lax.map(at, scales)
     weights = jax.nn.softmax(parts.log_evidence)
-    mean = weights @ parts.mean
-    spread = parts.mean - mean[None, :]
-    covariance = jnp.einsum("s,sij->ij", weights, parts.covariance) + (weights[:, None] * spread).T @ spread
-    return Mixture(mean, covariance, weights, logsumexp(parts.log_evidence) - jnp.log(scales.size))
+    mean = jnp.einsum("s,sik->ik", weights, parts.mean)
+    spread = parts.mean - mean[None]
+    covariance = jnp.einsum("s,sij->ij", weights, parts.covariance)[None]
+    covariance = covariance + jnp.einsum("s,sik,sjk->kij", weights, spread, spread)
+    log_evidence = logsumexp(parts.log_evidence) - jnp.log(scales.size)
+    if targets.ndim == 1:
+        return Mixture(mean[:, 0], covariance[0], weights, log_evidence)
+    return Mixture(mean, covariance, weights, log_evidence)
 
 
 def with_readout_scale(kernels: Kernels, scale: ScalarLike) -> Kernels:
@@ -155,38 +183,62 @@ def with_readout_scale(kernels: Kernels, scale: ScalarLike) -> Kernels:
     return Kernels(scale * kernels.nngp, kernels.nngp + scale * (kernels.ntk - kernels.nngp), kernels.angle)
 
 
-class Factor(NamedTuple):
-    """K + noise_var in its eigenbasis."""
-
-    values: Float[Array, " n"]
-    vectors: Float[Array, "n n"]
-
-
-def _factor(kernel: Float[Array, "n n"], noise_var: ScalarLike) -> Factor:
-    require_finite(kernel=kernel)
+def _check(kernel, cross, prior, targets, noise_var: ScalarLike = 0.0) -> None:
+    m, n = cross.shape
+    require_shape((n, n), kernel=kernel)
+    require_shape((m, m), prior=prior)
+    require_targets(n, targets=targets)
+    require_finite(kernel=kernel, cross=cross, prior=prior, targets=targets)
     require_nonnegative(noise_var=noise_var)
-    values, vectors = jnp.linalg.eigh(kernel)
-    values = values + noise_var
-    if not is_traced(values) and values.size:
-        condition = float(values[-1] / values[0]) if values[0] > 0 else np.inf
-        most = 0.1 / float(jnp.finfo(values.dtype).eps) / values.size
-        if not condition < most:
-            raise ValueError(
-                f"the training kernel ({values.dtype}, n = {values.size}) has the condition number {condition:.1e}, "
-                f"more than {most:.1e}: give a noise_var, drop duplicate inputs, or use float64"
-            )
-    return Factor(values, vectors)
 
 
-def _square(factor: Factor, targets: Float[Array, " n"]) -> Float[Array, ""]:
-    """y K^-1 y."""
-    return jnp.sum((factor.vectors.T @ targets) ** 2 / factor.values)
+def _inverse(values: Array, scale: Array, noise_var: Array) -> Array:
+    return 1 / (scale * values + noise_var)
+
+
+def _factor(kernel: Float[Array, "n n"], noise_var: ScalarLike) -> Float[Array, "n n"]:
+    """Cholesky's factor of K + noise_var."""
+    kernel = kernel + jnp.asarray(noise_var, kernel.dtype) * jnp.eye(len(kernel), dtype=kernel.dtype)
+    factor = jnp.linalg.cholesky(kernel)
+    if not is_traced(factor) and factor.size:
+        estimate = lapack.dpocon if factor.dtype == np.float64 else lapack.spocon
+        inverse, _ = estimate(np.asarray(factor), np.linalg.norm(kernel, 1), uplo="L")
+        _require_regular(1 / inverse if np.isfinite(factor).all() and inverse else np.inf, kernel)
+    return factor
+
+
+def _require_regular(condition: float, kernel: Float[Array, "n n"]) -> None:
+    """Of the K + noise_var that is solved with, whose rounding is sqrt(n) eps of it."""
+    most = 0.1 / float(jnp.finfo(kernel.dtype).eps) / max(len(kernel), 1) ** 0.5
+    if not 0 < condition < most:
+        raise ValueError(
+            f"the training kernel ({kernel.dtype}, n = {len(kernel)}) has a condition number of about "
+            f"{abs(condition):.1e}, more than {most:.1e}: give a noise_var, drop duplicate inputs, or use float64"
+        )
+
+
+def _whiten(factor: Float[Array, "n n"], columns: Float[Array, "n *columns"]) -> Float[Array, "n *columns"]:
+    return solve_triangular(factor, columns, lower=True)
+
+
+def _log_det(factor: Float[Array, "n n"]) -> Float[Array, ""]:
+    return 2 * jnp.log(jnp.diagonal(factor)).sum()
+
+
+def _outputs(targets: Float[Array, "n *outputs"]) -> int:
+    return targets.shape[1] if targets.ndim == 2 else 1
+
+
+def _log_density(square: Array, log_det: Array, targets: Float[Array, "n *outputs"]) -> Float[Array, ""]:
+    return -(square + _outputs(targets) * log_det + targets.size * np.log(2 * np.pi)) / 2
 
 
 def _posterior(
-    factor: Factor, cross: Float[Array, "m n"], prior: Float[Array, "m m"], targets: Float[Array, " n"]
+    factor: Float[Array, "n n"],
+    cross: Float[Array, "m n"],
+    prior: Float[Array, "m m"],
+    targets: Float[Array, "n *outputs"],
 ) -> Posterior:
-    white = (cross @ factor.vectors) / jnp.sqrt(factor.values)[None, :]
-    mean = white @ (factor.vectors.T @ targets / jnp.sqrt(factor.values))
-    log_evidence = -(_square(factor, targets) + jnp.log(factor.values).sum() + targets.size * np.log(2 * np.pi)) / 2
-    return Posterior(mean, prior - white @ white.T, log_evidence)
+    white, white_targets = _whiten(factor, cross.T), _whiten(factor, targets)
+    log_evidence = _log_density(jnp.square(white_targets).sum(), _log_det(factor), targets)
+    return Posterior(white.T @ white_targets, prior - white.T @ white, log_evidence)

@@ -33,7 +33,7 @@ class MuP(NamedTuple):
 
 def train_mup(
     activation: Callable[[Array], Array],
-    inputs: Float[Array, "inputs dim"],
+    x: Float[Array, "inputs dim"],
     targets: Float[Array, " inputs"],
     *,
     width: int,
@@ -50,19 +50,19 @@ def train_mup(
 
     **Raises:** `ValueError` for a number among `gamma0`, `learning_rate`, `width`, `depth` and `steps` that is not > 0.
     """
-    inputs, targets = as_floats(inputs, targets)
+    x, targets = as_floats(x, targets)
     require_positive(gamma0=gamma0, learning_rate=learning_rate, width=width, depth=depth, steps=steps)
-    params = initial_mup(key, width=width, depth=depth, dim=inputs.shape[1], dtype=inputs.dtype)
-    nothing = [jnp.zeros((len(inputs), width), inputs.dtype)] * depth
+    params = initial_mup(key, width=width, depth=depth, dim=x.shape[1], dtype=x.dtype)
+    nothing = [jnp.zeros((len(x), width), x.dtype)] * depth
     network = partial(apply_mup, activation=activation, gamma0=gamma0)
-    initial, _ = network(params, inputs, nothing)
+    initial, _ = network(params, x, nothing)
 
     def loss(params, _):
-        outputs = network(params, inputs, nothing)[0] - initial
+        outputs = network(params, x, nothing)[0] - initial
         return jnp.square(targets - outputs).mean() / 2
 
     def fields(params):
-        outputs, pullback, features = jax.vjp(lambda shifts: network(params, inputs, shifts), nothing, has_aux=True)
+        outputs, pullback, features = jax.vjp(lambda shifts: network(params, x, shifts), nothing, has_aux=True)
         (sensitivities,) = pullback(jnp.ones_like(outputs))
         return outputs - initial, features, [gamma0 * width * g for g in sensitivities]
 
@@ -85,7 +85,7 @@ def initial_mup(key: Array, *, width: int, depth: int, dim: int, dtype: jnp.dtyp
 
 def apply_mup(
     params: MuP,
-    inputs: Float[Array, "inputs dim"],
+    x: Float[Array, "inputs dim"],
     shifts: list[Float[Array, "inputs width"]],
     *,
     activation: Callable[[Array], Array],
@@ -93,7 +93,7 @@ def apply_mup(
 ) -> tuple[Float[Array, " inputs"], list[Float[Array, "inputs width"]]]:
     """The outputs, and each layer's features phi(h + shift). The derivative by a shift is that by h."""
     width, dim = params.first.shape
-    h = inputs @ params.first.T / jnp.sqrt(dim)
+    h = x @ params.first.T / jnp.sqrt(dim)
     features = [activation(h + shifts[0])]
     for weights, shift in zip(params.hidden, shifts[1:], strict=True):
         features.append(activation(features[-1] @ weights.T / jnp.sqrt(width) + shift))

@@ -7,53 +7,56 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from theorysim.checks import is_traced, require_nonnegative, require_positive
+from theorysim.checks import is_traced, require_count, require_nonnegative, require_positive
 from theorysim.typing import Scalar, ScalarLike
 
 
 class PowerLawTeacher(NamedTuple):
-    """y = weights . x + noise, with Gaussian x_i of variances i^-spectrum, seen through random features.
+    """y = weights . x + noise, with Gaussian x_i of variances i^-alpha, seen through random features.
 
-    The target's variance along i is i^-target. A linear student of `width` random features can come as close as
-    width^-min(target - 1, spectrum), and SGD on fresh data takes the loss down like steps^-(target - 1) / spectrum, up
-    to the width (Bordelon, Atanasov & Pehlevan, arXiv:2402.01092; the exponent of the width holds where data and time
-    do not limit). Losses are mean squares, with the noise in: they end at noise_var.
+    The target's variance along i is i^-a: alpha is `eigenvalue_decay`, a `target_decay`. A linear student of `width`
+    random features can come as close as width^-min(a - 1, alpha), and SGD on fresh data takes the loss down like
+    steps^-(a - 1) / alpha, up to the width (Bordelon, Atanasov & Pehlevan, arXiv:2402.01092; the exponent of the width
+    holds where data and time do not limit). Losses are mean squares, with the noise in: they end at noise_var.
     """
 
-    variances: Float[Array, " inputs"]
-    weights: Float[Array, " inputs"]
+    variances: Float[Array, " dim"]
+    weights: Float[Array, " dim"]
     noise_var: ScalarLike
 
-    def draw(self, key: Array, count: int) -> tuple[Float[Array, "count inputs"], Float[Array, " count"]]:
+    def draw(self, key: Array, count: int) -> tuple[Float[Array, "count dim"], Float[Array, " count"]]:
         """Fresh data: inputs and noisy targets."""
-        inputs, noise = jax.random.split(key)
-        x = _normal(inputs, (count, len(self.variances)), self.variances.dtype) * jnp.sqrt(self.variances)[None]
+        of_inputs, noise = jax.random.split(key)
+        x = _normal(of_inputs, (count, len(self.variances)), self.variances.dtype) * jnp.sqrt(self.variances)[None]
         spread = jnp.sqrt(jnp.asarray(self.noise_var, x.dtype))
         return x, x @ self.weights + spread * jax.random.normal(noise, (count,), x.dtype)
 
-    def features(self, key: Array, width: int) -> Float[Array, "width inputs"]:
+    def features(self, key: Array, width: int) -> Float[Array, "width dim"]:
         """Random features: rows F_j such that x -> F x, whose mean square norm is the trace of the variances."""
         return _normal(key, (width, len(self.variances)), self.variances.dtype) / jnp.sqrt(1.0 * width)
 
-    def loss(self, features: Float[Array, "width inputs"], readout: Float[Array, " width"]) -> Scalar:
+    def loss(self, features: Float[Array, "width dim"], readout: Float[Array, " width"]) -> Scalar:
         """The mean square error on all data there could be, exactly."""
         return jnp.sum(self.variances * jnp.square(readout @ features - self.weights)) + self.noise_var
 
 
 def power_law_teacher(
-    inputs: int, *, spectrum: ScalarLike, target: ScalarLike, noise_var: ScalarLike = 0.0
+    dim: int, *, eigenvalue_decay: ScalarLike, target_decay: ScalarLike, noise_var: ScalarLike = 0.0
 ) -> PowerLawTeacher:
     """A [`PowerLawTeacher`] of the two exponents, in single precision, as networks are trained in.
 
-    **Raises:** `ValueError` for `spectrum` <= 0, `target` <= 1, and a negative `noise_var`.
+    **Raises:** `ValueError` for `eigenvalue_decay` <= 0, `target_decay` <= 1, and a negative `noise_var`.
     """
-    require_positive(inputs=inputs, spectrum=spectrum)
+    require_count(dim=dim)
+    require_positive(eigenvalue_decay=eigenvalue_decay)
     require_nonnegative(noise_var=noise_var)
-    if not is_traced(target) and not np.asarray(target) > 1:
-        raise ValueError(f"target={target}: give an exponent > 1, with which the target's variance is finite")
-    i = jnp.arange(1, inputs + 1, dtype=jnp.float32)
-    variances = i ** -jnp.asarray(spectrum, i.dtype)
-    return PowerLawTeacher(variances, jnp.sqrt(i ** -jnp.asarray(target, i.dtype) / variances), noise_var)
+    if not is_traced(target_decay) and not np.asarray(target_decay) > 1:
+        raise ValueError(
+            f"target_decay={target_decay}: give an exponent > 1, with which the target's variance is finite"
+        )
+    i = jnp.arange(1, dim + 1, dtype=jnp.float32)
+    variances = i ** -jnp.asarray(eigenvalue_decay, i.dtype)
+    return PowerLawTeacher(variances, jnp.sqrt(i ** -jnp.asarray(target_decay, i.dtype) / variances), noise_var)
 
 
 def _normal(key: Array, shape: tuple[int, int], dtype: Any) -> Array:

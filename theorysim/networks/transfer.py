@@ -21,7 +21,7 @@ def transfer_network(
     width: int,
     base_width: ScalarLike,
     depth: int,
-    inputs: int,
+    dim: int,
     outputs: int,
     activation: Elementwise | tuple[Elementwise, ...],
 ) -> ScaledMLP:
@@ -33,7 +33,7 @@ def transfer_network(
     **Raises:** `ValueError` for a depth that is no whole number >= 1.
     """
     require_count(depth=depth)
-    base_width, fan_in = jnp.asarray(base_width, float), jnp.asarray(inputs, float)
+    base_width, fan_in = jnp.asarray(base_width, float), jnp.asarray(dim, float)
     roles = ["input", *["hidden"] * (depth - 1), "readout"]
     scales = [transfer(role, width / base_width, optimizer="sgd") for role in roles]
     base = jnp.stack([fan_in, *[base_width] * depth]) ** -0.5

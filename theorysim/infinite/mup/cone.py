@@ -1,6 +1,6 @@
 """One hidden layer with a positively homogeneous activation: exact along half circles.
 
-Where phi(s x) = s phi(x) for s >= 0, as of relu, a neuron at any time is positively homogeneous in its initial values:
+Where phi(s h) = s phi(h) for s >= 0, as of relu, a neuron at any time is positively homogeneous in its initial values:
 linear on cones, between which some h has changed its sign. Means over neurons (of z phi(h), say) are of degree two, so
 that those of the Gaussian are, but for a factor, those of the sphere. And the sphere is swept by half circles
 
@@ -59,7 +59,7 @@ class Directions(NamedTuple):
 
 def solve(
     slopes: tuple[float, float],
-    inputs: Float[Array, "inputs dim"],
+    x: Float[Array, "inputs dim"],
     targets: Float[Array, " inputs"],
     gamma0: Scalar,
     learning_rate: Scalar,
@@ -71,12 +71,12 @@ def solve(
     Where a half circle needs more arcs than it holds, all are solved again with more; under a trace that is not known,
     and the error is infinite.
     """
-    problem = jnp.asarray(slopes, inputs.dtype), inputs, targets, gamma0, learning_rate
+    problem = jnp.asarray(slopes, x.dtype), x, targets, gamma0, learning_rate
 
     def run(ratio):
-        space = ratio * (steps + 1) * len(inputs)
-        law = _in_chunks(*_directions(min(inputs.shape), points), max(1, POOL // space))
-        return _solve(*problem, Directions(*[jnp.asarray(a, inputs.dtype) for a in law]), steps, space)
+        space = ratio * (steps + 1) * len(x)
+        law = _in_chunks(*_directions(min(x.shape), points), max(1, POOL // space))
+        return _solve(*problem, Directions(*[jnp.asarray(a, x.dtype) for a in law]), steps, space)
 
     first, *larger = (AMPLE,) if any(map(is_traced, problem)) else RATIOS
     solution = run(first)
@@ -89,7 +89,7 @@ def solve(
 @partial(jax.jit, static_argnums=(6, 7))
 def _solve(
     slopes: Float[Array, "2"],
-    inputs: Float[Array, "inputs dim"],
+    x: Float[Array, "inputs dim"],
     targets: Float[Array, " inputs"],
     gamma0: Scalar,
     learning_rate: Scalar,
@@ -97,8 +97,8 @@ def _solve(
     steps: int,
     space: int,
 ) -> Solution:
-    rank, count = min(inputs.shape), len(inputs)
-    root = covariance_root(inputs)
+    rank, count = min(x.shape), len(x)
+    root = covariance_root(x)
     kernel, turned = root @ root.T, root @ _axes(root)
     rate = learning_rate * gamma0 / count
 
@@ -264,8 +264,8 @@ def _lattice(count: int, axes: int) -> Float[np.ndarray, "axes count"]:
         return np.stack([np.arange(count) * pow(a, i, count) % count / count for i in range(axes)])
 
     def square_error(a):
-        x = lattice(a)
-        return np.prod(1 + 2 * np.pi**2 * (x**2 - x + 1 / 6), 0).mean()
+        point = lattice(a)
+        return np.prod(1 + 2 * np.pi**2 * (point**2 - point + 1 / 6), 0).mean()
 
     trials = np.unique(np.geomspace(3, count / 2, GENERATORS).astype(int) | 1)
     return lattice(min(trials.tolist(), key=square_error)) + 0.5 / count

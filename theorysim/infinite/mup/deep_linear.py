@@ -51,7 +51,7 @@ class Present(NamedTuple):
 
 
 def deep_linear(
-    inputs: Float[Array, "inputs dim"],
+    x: Float[Array, "inputs dim"],
     targets: Float[Array, " inputs"],
     *,
     depth: int,
@@ -65,34 +65,34 @@ def deep_linear(
 
     **Raises:** `ValueError` for shapes that do not match, `gamma0` or `learning_rate` <= 0, `depth` or `steps` < 1.
     """
-    inputs, targets, gamma0, learning_rate = as_floats(inputs, targets, gamma0, learning_rate)
-    check(inputs, targets, gamma0, learning_rate, depth=depth, steps=steps)
-    value = _solve(inputs, targets, gamma0, learning_rate, depth, steps)
+    x, targets, gamma0, learning_rate = as_floats(x, targets, gamma0, learning_rate)
+    check(x, targets, gamma0, learning_rate, depth=depth, steps=steps)
+    value = _solve(x, targets, gamma0, learning_rate, depth, steps)
     return Solution(value, jax.tree.map(jnp.zeros_like, value), jnp.array(True))
 
 
 @partial(jax.jit, static_argnums=(4, 5))
 def _solve(
-    inputs: Float[Array, "inputs dim"],
+    x: Float[Array, "inputs dim"],
     targets: Float[Array, " inputs"],
     gamma0: Scalar,
     learning_rate: Scalar,
     depth: int,
     steps: int,
 ) -> Trajectory:
-    count, times = inputs.shape[0], steps + 1
-    data = inputs @ inputs.T / inputs.shape[1]
+    count, times = x.shape[0], steps + 1
+    data = x @ x.T / x.shape[1]
     rate = learning_rate * gamma0 / count
 
     def step(carry: Any, t: Array) -> Any:
         layers, pull = carry
-        now = Present(t * count, pull, _rows_at(t * count, count, times * count, inputs.dtype))
+        now = Present(t * count, pull, _rows_at(t * count, count, times * count, x.dtype))
         layers = _pass(list(layers), data, now)
         outputs = _outputs(layers, data, now) / gamma0
         return (layers, jax.lax.dynamic_update_slice(pull, rate * (targets - outputs), (now.row,))), outputs
 
-    start = [_empty(layer, depth, count, times, inputs.dtype) for layer in range(depth)]
-    (layers, _), outputs = jax.lax.scan(step, (start, jnp.zeros(times * count, inputs.dtype)), jnp.arange(times))
+    start = [_empty(layer, depth, count, times, x.dtype) for layer in range(depth)]
+    (layers, _), outputs = jax.lax.scan(step, (start, jnp.zeros(times * count, x.dtype)), jnp.arange(times))
     loss = jnp.square(targets[None, :] - outputs).mean(1) / 2
     kernels = (jnp.stack([getattr(layer, name) for layer in layers]) for name in ("features", "gradients"))
     return Trajectory(loss, outputs, *[k.reshape(depth, times, count, times, count) for k in kernels])

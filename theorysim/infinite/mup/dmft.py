@@ -81,7 +81,7 @@ class Noise(NamedTuple):
 
 def dmft(
     activation: Activation | Callable[[Array], Array],
-    inputs: Float[Array, "inputs dim"],
+    x: Float[Array, "inputs dim"],
     targets: Float[Array, " inputs"],
     *,
     depth: int,
@@ -121,22 +121,22 @@ def dmft(
     are singular to 1e-10.
     """
     activation = as_activation(activation)
-    inputs, targets, gamma0, learning_rate = as_floats(inputs, targets, gamma0, learning_rate)
-    check(inputs, targets, gamma0, learning_rate, depth=depth, steps=steps, samples=samples, batches=batches)
+    x, targets, gamma0, learning_rate = as_floats(x, targets, gamma0, learning_rate)
+    check(x, targets, gamma0, learning_rate, depth=depth, steps=steps, samples=samples, batches=batches)
     shards = 1 if mesh is None else mesh.size
     if samples % (2 * shards):
         raise ValueError(f"samples={samples}: give a multiple of {2 * shards}: neurons in pairs, on {shards} device(s)")
     if depth > 1:
-        require_float64("a second hidden layer, whose covariances are singular to 1e-10,", inputs=inputs)
+        require_float64("a second hidden layer, whose covariances are singular to 1e-10,", x=x)
     if mesh is not None:  # however its axes are typed, the compiler places what is not said
         mesh = Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))
-    return _solve(activation, inputs, targets, gamma0, learning_rate, key, depth, steps, samples, batches, mesh)
+    return _solve(activation, x, targets, gamma0, learning_rate, key, depth, steps, samples, batches, mesh)
 
 
 @partial(jax.jit, static_argnums=(0, 6, 7, 8, 9, 10))
 def _solve(
     activation: Callable[[Array], Array],
-    inputs: Float[Array, "inputs dim"],
+    x: Float[Array, "inputs dim"],
     targets: Float[Array, " inputs"],
     gamma0: Scalar,
     learning_rate: Scalar,
@@ -148,8 +148,8 @@ def _solve(
     mesh: Mesh | None,
 ) -> Solution:
     def system(key):
-        noise = _draw(key, inputs, depth, steps, samples, mesh)
-        return _descend(activation, inputs, targets, gamma0, learning_rate, noise, steps, mesh)
+        noise = _draw(key, x, depth, steps, samples, mesh)
+        return _descend(activation, x, targets, gamma0, learning_rate, noise, steps, mesh)
 
     runs = jax.lax.map(system, jax.random.split(key, batches))
     error = jax.tree.map(lambda run: run.std(0, ddof=1) / jnp.sqrt(batches), runs)
@@ -166,25 +166,25 @@ def _over_samples(fields: Array, mesh: Mesh | None) -> Array:
 
 
 def _draw(
-    key: Array, inputs: Float[Array, "inputs dim"], depth: int, steps: int, samples: int, mesh: Mesh | None
+    key: Array, x: Float[Array, "inputs dim"], depth: int, steps: int, samples: int, mesh: Mesh | None
 ) -> list[Noise]:
     """Each layer's noise. Samples in pairs: the same u, opposite r.
 
     The first times matter most, since later ones are close to them: there, Sobol's points.
     """
-    count, dim = inputs.shape
+    count, dim = x.shape
     pairs = (steps + 1) * count
     shapes = [(pairs if i else min(count, dim), pairs if i < depth - 1 else 1) for i in range(depth)]
     sizes = [size for shape in shapes for size in shape]
     early = np.concatenate([np.arange(size) < EARLY_TIMES * count for size in sizes])
-    half = normals(key, early, samples // 2).astype(inputs.dtype)
+    half = normals(key, early, samples // 2).astype(x.dtype)
     sources = jnp.split(half, np.cumsum(sizes)[:-1])
 
     def mirrored(half, sign):
         return _over_samples(jnp.stack([half, sign * half], -1).reshape(-1, samples), mesh)
 
     noise = [Noise(mirrored(u, 1), mirrored(r, -1)) for u, r in zip(sources[::2], sources[1::2], strict=True)]
-    noise[0] = noise[0]._replace(u=covariance_root(inputs) @ noise[0].u)
+    noise[0] = noise[0]._replace(u=covariance_root(x) @ noise[0].u)
     return noise
 
 
@@ -226,7 +226,7 @@ class Now(NamedTuple):
 
 def _descend(
     activation: Callable[[Array], Array],
-    inputs: Float[Array, "inputs dim"],
+    x: Float[Array, "inputs dim"],
     targets: Float[Array, " inputs"],
     gamma0: Scalar,
     learning_rate: Scalar,
@@ -234,22 +234,22 @@ def _descend(
     steps: int,
     mesh: Mesh | None,
 ) -> Trajectory:
-    count, times = inputs.shape[0], steps + 1
+    count, times = x.shape[0], steps + 1
     pairs = times * count
-    data = inputs @ inputs.T / inputs.shape[1]
+    data = x @ x.T / x.shape[1]
     rate = learning_rate * gamma0 / count
 
     def step(carry: Any, t: Array) -> Any:
         layers, pull = carry
-        nothing = jnp.zeros((count, pairs), inputs.dtype)
-        itself = jax.lax.dynamic_update_slice_in_dim(nothing, jnp.eye(count, dtype=inputs.dtype), t * count, 1)
+        nothing = jnp.zeros((count, pairs), x.dtype)
+        itself = jax.lax.dynamic_update_slice_in_dim(nothing, jnp.eye(count, dtype=x.dtype), t * count, 1)
         now = Now(t * count, pull, itself)
         layers, overlap = _pass(activation, list(layers), noise, data, now)
         outputs = overlap / gamma0
         return (layers, jax.lax.dynamic_update_slice(pull, rate * (targets - outputs), (now.row,))), outputs
 
     start = [_empty(layer, noise, pairs, mesh) for layer in range(len(noise))]
-    (layers, _), outputs = jax.lax.scan(step, (start, jnp.zeros(pairs, inputs.dtype)), jnp.arange(times))
+    (layers, _), outputs = jax.lax.scan(step, (start, jnp.zeros(pairs, x.dtype)), jnp.arange(times))
     loss = jnp.square(targets[None, :] - outputs).mean(1) / 2
 
     def whole(name: str) -> Float[Array, "depth times inputs times inputs"]:

@@ -80,7 +80,7 @@ Host = tuple[Float[np.ndarray, "chunks directions chunk"], Float[np.ndarray, "ch
 
 def particles(
     activation: Activation | Callable[[Array], Array],
-    inputs: Float[Array, "inputs dim"],
+    x: Float[Array, "inputs dim"],
     targets: Float[Array, " inputs"],
     *,
     gamma0: ScalarLike,
@@ -143,28 +143,28 @@ def particles(
     **Raises:** `ValueError` for shapes that do not match, `gamma0` or `learning_rate` <= 0, `steps` < 1.
     """
     activation = as_activation(activation)
-    inputs, targets, gamma0, learning_rate = as_floats(inputs, targets, gamma0, learning_rate)
-    check(inputs, targets, gamma0, learning_rate, steps=steps)
-    rank = min(inputs.shape)
+    x, targets, gamma0, learning_rate = as_floats(x, targets, gamma0, learning_rate)
+    check(x, targets, gamma0, learning_rate, steps=steps)
+    rank = min(x.shape)
     if activation.slopes is not None and rank in cone.HALF_CIRCLES:
-        return cone.solve(activation.slopes, inputs, targets, gamma0, learning_rate, steps, points)
-    law = lattice(rank, points, inputs, odd=_is_odd(activation)) if rank in LATTICES else sobol(rank, points)
-    law = Law(*[jnp.asarray(a, inputs.dtype) for a in law])
-    return _solve(activation, inputs, targets, gamma0, learning_rate, law, steps)
+        return cone.solve(activation.slopes, x, targets, gamma0, learning_rate, steps, points)
+    law = lattice(rank, points, x, odd=_is_odd(activation)) if rank in LATTICES else sobol(rank, points)
+    law = Law(*[jnp.asarray(a, x.dtype) for a in law])
+    return _solve(activation, x, targets, gamma0, learning_rate, law, steps)
 
 
 @partial(jax.jit, static_argnums=(0, 6))
 def _solve(
     activation: Callable[[Array], Array],
-    inputs: Float[Array, "inputs dim"],
+    x: Float[Array, "inputs dim"],
     targets: Float[Array, " inputs"],
     gamma0: Scalar,
     learning_rate: Scalar,
     law: Law,
     steps: int,
 ) -> Solution:
-    count = len(inputs)
-    root = covariance_root(inputs)
+    count = len(x)
+    root = covariance_root(x)
     start = Particles(jnp.einsum("ar,crn->can", root, law.points[:, :-1]), law.points[:, -1])
     kernel = root @ root.T
     rate = learning_rate * gamma0 / count
@@ -207,15 +207,15 @@ def _solve(
     return solution_of(Trajectory(loss, outputs, features, gradients), of_half, targets)
 
 
-def lattice(rank: int, points: int | None, inputs: Float[Array, "inputs dim"], *, odd: bool) -> Host:
+def lattice(rank: int, points: int | None, x: Float[Array, "inputs dim"], *, odd: bool) -> Host:
     """A lattice in a ball, weighted by the Gaussian. `odd`: (h, z) and (-h, -z) do the same, so half a ball is enough.
 
     Its axes and spacings follow the inputs, unless those are traced.
     """
     axes = np.eye(rank + 1)
-    if not is_traced(inputs):
-        turn, scales, _ = np.linalg.svd(np.asarray(inputs, float), full_matrices=False)
-        eigenvalues = scales**2 / inputs.shape[1]
+    if not is_traced(x):
+        turn, scales, _ = np.linalg.svd(np.asarray(x, float), full_matrices=False)
+        eigenvalues = scales**2 / x.shape[1]
         spacings = 1 / np.sqrt(1 + SHARPNESS * np.r_[eigenvalues, eigenvalues.mean()])
         if len(turn) == rank:
             axes[:rank, :rank] = turn.T
@@ -273,7 +273,7 @@ def _in_chunks(points: Float[np.ndarray, "directions n"], weights: Float[np.ndar
 
 def _is_odd(activation: Callable[[Array], Array]) -> bool:
     with jax.ensure_compile_time_eval():
-        x = jnp.linspace(0.0, 20.0, 401)
-        values, mirrored = activation(x), activation(-x)
-        odd = (jnp.abs(values + mirrored) <= 4 * jnp.finfo(x.dtype).eps * jnp.abs(values)).all()
+        z = jnp.linspace(0.0, 20.0, 401)
+        values, mirrored = activation(z), activation(-z)
+        odd = (jnp.abs(values + mirrored) <= 4 * jnp.finfo(z.dtype).eps * jnp.abs(values)).all()
     return not is_traced(odd) and bool(odd)

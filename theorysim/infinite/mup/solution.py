@@ -34,21 +34,19 @@ def solution_of(value: Trajectory, of_half: Float[Array, "times inputs"], target
     return Solution(value, error, jnp.isfinite(error.outputs).all())
 
 
-def check(inputs: Any, targets: Any, gamma0: Any, learning_rate: Any, **counts: int) -> None:
+def check(x: Any, targets: Any, gamma0: Any, learning_rate: Any, **counts: int) -> None:
     """Refuse arguments that no limit belongs to; traced numbers pass."""
-    if inputs.ndim != 2 or targets.shape != inputs.shape[:1]:
-        raise ValueError(
-            f"inputs of shape {inputs.shape} and targets of shape {targets.shape}: give (inputs, dim) and (inputs,)"
-        )
-    require_finite(inputs=inputs, targets=targets)
+    if x.ndim != 2 or targets.shape != x.shape[:1]:
+        raise ValueError(f"x has shape {x.shape}, targets {targets.shape}: give (inputs, dim) and (inputs,)")
+    require_finite(x=x, targets=targets)
     require_positive(gamma0=gamma0, learning_rate=learning_rate)
     require_count(**counts)
 
 
-def covariance_root(inputs: Float[Array, "inputs dim"]) -> Float[Array, "inputs rank"]:
+def covariance_root(x: Float[Array, "inputs dim"]) -> Float[Array, "inputs rank"]:
     """R with R R^T = X X^T / D, along principal axes."""
-    axes, scales, _ = jnp.linalg.svd(inputs, full_matrices=False)
-    return axes * scales[None, :] / jnp.sqrt(inputs.shape[1])
+    axes, scales, _ = jnp.linalg.svd(x, full_matrices=False)
+    return axes * scales[None, :] / jnp.sqrt(x.shape[1])
 
 
 def total(fn: Callable[..., tuple[Any, Any]], *chunks: Any) -> tuple[Any, Any]:
