@@ -171,9 +171,8 @@ def draw(data):
 
 def distance_panel(panel, samples, scale, color, label):
     width = samples["width"].values
-    squares, error = ts.study.mean_and_error(samples**2)
     panel.plot(width, scale / np.sqrt(width), color=color)
-    panel.errorbar(width, np.sqrt(squares), error / (2 * np.sqrt(squares)), fmt="o", color=color, label=label)
+    ts.study.rms_points(panel, samples, color=color, label=label)
     panel.set_yscale("log", base=2)
     panel.set_yticks([0.0625, 0.125, 0.25, 0.5], ["1/16", "1/8", "1/4", "1/2"])
     panel.set_ylim(0.06, 0.6)

@@ -1,16 +1,31 @@
-"""What panels of studies share: points with error bars, axes of widths, ticks as plain numbers."""
+"""What panels of studies share: lines of theory, points with error bars, axes of widths, ticks as plain numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from theorysim.figure import page
 from theorysim.study.claim import mean_and_error
 
 if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+
+
+def drawn(
+    data: Any, *panels: "Callable[[Axes, Any], None]", columns: int = 2, height_to_width: float = 0.8
+) -> "Figure":
+    """A figure as wide as a page; each function draws the data into a panel of its own, row by row."""
+    import matplotlib.pyplot as plt
+
+    rows = -(-len(panels) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=page(rows, columns, height_to_width), squeeze=False)
+    for panel, draw in zip(axes.flat, panels, strict=True):
+        draw(panel, data)
+    return figure
 
 
 def points(panel: "Axes", samples: "xr.DataArray", x: Any = None, *, filled: Any = True, **style: Any) -> None:
@@ -31,6 +46,32 @@ def line_and_points(panel: "Axes", line: "xr.DataArray", samples: "xr.DataArray"
     """Theory as a line along its only dimension, and beside it [`points`], in one color."""
     panel.plot(line[line.dims[0]], line, color=color)
     points(panel, samples, color=color, **style)
+
+
+def narrow_and_wide(panel: "Axes", samples: "xr.DataArray", color: Any, *, apart: float = 1.0, label: str = "") -> None:
+    """[`points`] of the narrowest networks, open squares, and of the widest, set `apart` by this factor."""
+    for index, marker, filled, shift in ((0, "s", False, 1 / apart), (-1, "o", True, apart)):
+        of = samples.isel(width=index)
+        x = of[of.isel(repeat=0).dims[0]] * shift
+        style = {"fmt": marker, "color": color, "linewidth": 0.7}
+        points(panel, of, x, filled=filled, label=f"{label}width {int(of['width'])}", **style)
+
+
+def mean_and_band(panel: "Axes", batches: "xr.DataArray", color: Any, **style: Any) -> None:
+    """A line through the means over `repeat` of a theory that samples, and a band of two standard errors."""
+    mean, error = mean_and_error(batches)
+    x = mean[mean.dims[0]]
+    panel.plot(x, mean, color=color, **style)
+    panel.fill_between(x, mean - 2 * error, mean + 2 * error, color=color, alpha=0.2, linewidth=0)
+
+
+def density_points(panel: "Axes", samples: "xr.DataArray", edges: np.ndarray, **style: Any) -> None:
+    """The density of all values of a `repeat` in bins between the edges: its mean and standard error over repeats."""
+    import xarray as xr
+
+    counts = np.stack([np.histogram(values, edges)[0] for values in samples.transpose("repeat", ...)])
+    density = counts / (np.diff(edges) * samples.isel(repeat=0).size)
+    points(panel, xr.DataArray(density, {"x": (edges[1:] + edges[:-1]) / 2}, ("repeat", "x")), **style)
 
 
 def power_line(panel: "Axes", size: Any, mean: Any, power: float, **style: Any) -> None:
