@@ -100,12 +100,10 @@ def simulate(preset):
         "coords": {"step": [1, LATE], "layer": ["first", "last", "output"]},
     }
     random = {"key": jax.random.key(0), "repeats": preset.repeats}
-    return xr.DataTree.from_dict(
-        {
-            "theory": ts.sweep(theory, maps),
-            "sample": ts.sweep(theory, ts.Grid(sample=ts.zipped(**SAMPLE))),
-            "simulation": ts.sweep(network, ts.Grid(width=ts.static(*preset.widths)), **random, **labels),
-        }
+    return ts.study.tree(
+        theory=ts.sweep(theory, maps),
+        sample=ts.sweep(theory, ts.Grid(sample=ts.zipped(**SAMPLE))),
+        simulation=ts.sweep(network, ts.Grid(width=ts.static(*preset.widths)), **random, **labels),
     )
 
 

@@ -18,7 +18,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
 
 import theorysim as ts
 
@@ -111,13 +110,11 @@ def simulate(preset):
     rates = ts.sweep(bayes, ts.Grid(batch=np.arange(16)), key=jax.random.key(0))
     data_sets = ts.Grid(data_set=np.arange(preset.repeats))
     simulation = ts.sweep(classifiers, data_sets, key=jax.random.key(1), lanes=8, **by_size)
-    return xr.DataTree.from_dict(
-        {
-            "theory": ts.sweep(theory, every, **named),
-            "rates": rates.rename(batch="repeat"),
-            "deep": ts.sweep(deep, some, **by_layers),
-            "simulation": simulation.rename(data_set="repeat"),
-        }
+    return ts.study.tree(
+        theory=ts.sweep(theory, every, **named),
+        rates=rates.rename(batch="repeat"),
+        deep=ts.sweep(deep, some, **by_layers),
+        simulation=simulation.rename(data_set="repeat"),
     )
 
 

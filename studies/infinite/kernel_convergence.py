@@ -25,7 +25,6 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-import xarray as xr
 
 import theorysim as ts
 
@@ -93,7 +92,7 @@ def simulate(preset):
     which = np.arange(len(names))
     grid = ts.Grid(activation=which, width=ts.static(*preset.widths))
     networks = ts.sweep(network, grid, key=jax.random.key(0), repeats=preset.repeats)
-    return xr.DataTree.from_dict({"theory": limit, "simulation": networks.assign_coords(activation=names)})
+    return ts.study.tree(theory=limit, simulation=networks.assign_coords(activation=names))
 
 
 def distance(kernel, limit):

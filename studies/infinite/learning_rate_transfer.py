@@ -115,11 +115,9 @@ def simulate(preset):
         lanes=1 if jax.default_backend() == "cpu" else None,
     )
     names = {"optimizer": list(OPTIMIZERS), "shift": ("repeat", shifts)}
-    return xr.DataTree.from_dict(
-        {
-            "theory": ts.sweep(theory, ts.Grid(width=np.array(preset.widths, float)), lanes=1),
-            "simulation": networks.rename(seed="repeat").assign_coords(names),
-        }
+    return ts.study.tree(
+        theory=ts.sweep(theory, ts.Grid(width=np.array(preset.widths, float)), lanes=1),
+        simulation=networks.rename(seed="repeat").assign_coords(names),
     )
 
 

@@ -20,7 +20,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
 
 import theorysim as ts
 
@@ -88,12 +87,10 @@ def simulate(preset):
     theory = ts.sweep(limit, ts.Grid(gamma0=gamma0, batch=np.arange(preset.batches)), **named)
     random = {"key": jax.random.key(1), "repeats": preset.repeats}
     sizes = ts.Grid(gamma0=np.array(GAMMA0), width=ts.static(*preset.widths))
-    return xr.DataTree.from_dict(
-        {
-            "theory": theory.rename(batch="repeat"),
-            "lazy": ts.sweep(lazy, ts.Grid(step=np.arange(STEPS + 1))),
-            "simulation": ts.sweep(network, sizes, **random, **named),
-        }
+    return ts.study.tree(
+        theory=theory.rename(batch="repeat"),
+        lazy=ts.sweep(lazy, ts.Grid(step=np.arange(STEPS + 1))),
+        simulation=ts.sweep(network, sizes, **random, **named),
     )
 
 

@@ -20,7 +20,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import xarray as xr
 
 import theorysim as ts
 
@@ -99,9 +98,7 @@ def simulate(preset):
     named = {"dims": trajectories, "coords": {"step": steps}}
     random = {"key": jax.random.key(0), "repeats": preset.repeats}
     networks = ts.sweep(network, ts.Grid(width=ts.static(*preset.widths)), **random, **named)
-    return xr.DataTree.from_dict(
-        {"theory": lines.assign_coords(example), "simulation": networks.assign_coords(example)}
-    )
+    return ts.study.tree(theory=lines.assign_coords(example), simulation=networks.assign_coords(example))
 
 
 # %% [markdown]

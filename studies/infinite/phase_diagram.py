@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-import xarray as xr
 
 import theorysim as ts
 
@@ -93,13 +92,11 @@ def simulate(preset):
     layers = {"coords": {"layer": 1 + np.arange(preset.depth)}}
     dims = {"variance": ["layer"], "correlation": ["layer"]}
     random = {"key": jax.random.key(0), "repeats": preset.repeats}
-    return xr.DataTree.from_dict(
-        {
-            "theory": ts.sweep(theory, fine),
-            "critical_line": ts.sweep(critical, line),
-            "path": ts.sweep(path, coarse, dims={"correlation": ["layer"]}, **layers),
-            "simulation": ts.sweep(network, coarse, dims=dims, **random, **layers),
-        }
+    return ts.study.tree(
+        theory=ts.sweep(theory, fine),
+        critical_line=ts.sweep(critical, line),
+        path=ts.sweep(path, coarse, dims={"correlation": ["layer"]}, **layers),
+        simulation=ts.sweep(network, coarse, dims=dims, **random, **layers),
     )
 
 

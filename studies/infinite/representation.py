@@ -20,7 +20,6 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-import xarray as xr
 
 import theorysim as ts
 
@@ -143,14 +142,12 @@ def simulate(preset):
         lanes=CHAINS * len(SAMPLED),
     )
     square = {"kernel": ["image", "other"]}
-    return xr.DataTree.from_dict(
-        {
-            "theory": mean_fields.rename(batch="repeat"),
-            "lazy": ts.sweep(lazy, ts.Grid(step=np.arange(STEPS + 1)), dims=square),
-            "bayesian": ts.sweep(bayesian, ts.Grid(nu=NU), dims=square, lanes=8),
-            "posterior": posterior,
-            "simulation": ts.sweep(network, ts.Grid(**grid, width=ts.static(*preset.widths)), **random, **named),
-        }
+    return ts.study.tree(
+        theory=mean_fields.rename(batch="repeat"),
+        lazy=ts.sweep(lazy, ts.Grid(step=np.arange(STEPS + 1)), dims=square),
+        bayesian=ts.sweep(bayesian, ts.Grid(nu=NU), dims=square, lanes=8),
+        posterior=posterior,
+        simulation=ts.sweep(network, ts.Grid(**grid, width=ts.static(*preset.widths)), **random, **named),
     )
 
 

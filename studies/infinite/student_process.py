@@ -105,13 +105,11 @@ def simulate(preset):
     networks = ts.sweep(outputs, widths, dims={"output": ["network"]}, **random)
     tests = {"student": ["test"], "gaussian": ["test"]}
     calibrated = ts.sweep(calibration, data_sets, key=jax.random.key(3), dims=tests)
-    return xr.DataTree.from_dict(
-        {
-            "theory": theory.assign_attrs(kernel_variance=float(kernel_variance)),
-            "simulation": networks,
-            "calibration": calibrated.rename(data_set="repeat"),
-            "diabetes": diabetes(preset.splits),
-        }
+    return ts.study.tree(
+        theory=theory.assign_attrs(kernel_variance=float(kernel_variance)),
+        simulation=networks,
+        calibration=calibrated.rename(data_set="repeat"),
+        diabetes=diabetes(preset.splits),
     )
 
 

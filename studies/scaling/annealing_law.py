@@ -25,7 +25,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import matplotlib.pyplot as plt
 import numpy as np
 import optax
 import xarray as xr
@@ -117,7 +116,7 @@ def simulate(preset):
         predicted=(("law", "schedule", "step"), np.stack(predicted)),
         residual=("law", [np.sqrt(np.mean(fit.residuals**2)) for fit in fits]),
     ).assign_coords(law=list(LAWS), schedule=list(given), step=steps)
-    return xr.DataTree.from_dict({"theory": theory, "simulation": xr.concat([trained, own], "schedule")})
+    return ts.study.tree(theory=theory, simulation=xr.concat([trained, own], "schedule"))
 
 
 def of_law(make, fixed, curves):
@@ -193,11 +192,8 @@ def others(loss):
 
 # %%
 def draw(data):
-    figure, panels = plt.subplots(1, 3, figsize=ts.study.page(1, 3, 1.0))
-    schedule_panel(panels[0], data)
-    curve_panel(panels[1], data)
-    final_panel(panels[2], data)
-    return {"annealing_law": figure}
+    panels = schedule_panel, curve_panel, final_panel
+    return {"annealing_law": ts.study.drawn(data, *panels, columns=3, height_to_width=1.0)}
 
 
 COLORS = dict(zip((*FITTED, *PREDICTED), ts.study.PALETTE, strict=False)) | {"optimised": "black"}

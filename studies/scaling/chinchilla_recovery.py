@@ -21,7 +21,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
@@ -118,7 +117,7 @@ def simulate(preset):
     )
     truth = np.array([list(quantities(TRUTH, compute).values()) for compute in largest.values()], float)
     theory = xr.Dataset({"truth": (("design", "quantity"), truth)}, {"design": list(largest), "quantity": names})
-    return xr.DataTree.from_dict({"theory": theory, "simulation": data, "parabola": parabolas()})
+    return ts.study.tree(theory=theory, simulation=data, parabola=parabolas())
 
 
 def student_t(key, count):
@@ -196,18 +195,14 @@ def claims(data):
 
 # %%
 def draw(data):
-    figure, axes = plt.subplots(2, 2, figsize=ts.study.page(2, 2, 0.75))
-    design_panel(axes[0, 0])
-    cover_panel(axes[0, 1], data)
-    exponent_panel(axes[1, 0], data)
-    parabola_panel(axes[1, 1], data["parabola"].to_dataset())
-    return {"chinchilla_recovery": figure}
+    panels = design_panel, cover_panel, exponent_panel, parabola_panel
+    return {"chinchilla_recovery": ts.study.drawn(data, *panels, height_to_width=0.75)}
 
 
 MARKERS = {"isoflop": "o", "scattered": "s", "ladder": "^"}
 
 
-def design_panel(panel):
+def design_panel(panel, _):
     for color, (name, (n, d)) in zip(ts.study.PALETTE, designs().items(), strict=False):
         panel.plot(6 * n * d, n, MARKERS[name], color=color, markersize=2.5, alpha=0.7, label=f"{name}, {len(n)} runs")
     compute = np.geomspace(1e17, 1e23, 50)
@@ -244,7 +239,8 @@ def exponent_panel(panel, data):
     panel.set(title="(c) the exponent $a$, 95 % of data sets", xlabel="$a$", ylim=(len(rows) - 0.4, -0.6))
 
 
-def parabola_panel(panel, parabola):
+def parabola_panel(panel, data):
+    parabola = data["parabola"].to_dataset()
     for color, surface in zip(ts.study.PALETTE, SURFACES, strict=False):
         line = parabola.sel(surface=surface)
         panel.plot(line["width"], line["predicted"], color=color)

@@ -21,7 +21,6 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-import xarray as xr
 
 import theorysim as ts
 
@@ -126,13 +125,11 @@ def simulate(preset):
 
     axes, feature_axes = {"ridge": np.array(RIDGES), "noise_var": np.array(NOISES)}, {"ridge": np.array(FEATURE_RIDGES)}
     samples, features = np.array(preset.samples, float), np.array(preset.features, float)
-    return xr.DataTree.from_dict(
-        {
-            "theory": ts.sweep(curve, ts.Grid(samples=fine(samples), **axes)),
-            "simulation": ts.sweep(kernels, ts.Grid(samples=samples), **drawn(0, axes)),
-            "feature_theory": ts.sweep(feature_curve, ts.Grid(features=fine(features), **feature_axes)),
-            "features": ts.sweep(random_features, ts.Grid(features=features), **drawn(1, feature_axes)),
-        }
+    return ts.study.tree(
+        theory=ts.sweep(curve, ts.Grid(samples=fine(samples), **axes)),
+        simulation=ts.sweep(kernels, ts.Grid(samples=samples), **drawn(0, axes)),
+        feature_theory=ts.sweep(feature_curve, ts.Grid(features=fine(features), **feature_axes)),
+        features=ts.sweep(random_features, ts.Grid(features=features), **drawn(1, feature_axes)),
     )
 
 
@@ -175,8 +172,7 @@ def claims(data):
 def draw(data):
     figure, panels = plt.subplots(1, 3, figsize=ts.study.page(1, 3, 1.05))
     for panel, letter, noise_var in zip(panels, "ab", NOISES, strict=False):
-        lines, points = (data[node]["error"].sel(noise_var=noise_var) for node in ("theory", "simulation"))
-        curves(panel, lines, points, RIDGES)
+        curves(panel, *(data[node]["error"].sel(noise_var=noise_var) for node in ("theory", "simulation")), RIDGES)
         panel.set(title=f"({letter}) kernel, noise variance {noise_var:g}", xlabel="samples $P$")
     curves(panels[2], data["feature_theory"]["error"], data["features"]["error"], FEATURE_RIDGES)
     panels[2].axvline(FIXED["samples"], color="0.8", zorder=0)

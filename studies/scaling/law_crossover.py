@@ -24,7 +24,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from scipy.special import zeta
@@ -106,8 +105,9 @@ def simulate(preset):
     lines = ts.sweep(expected, ts.Grid(learner=learners, features=numbers))
     ahead = np.log(lines["loss"][1] / lines["loss"][0]).values
     lines["crossover"] = np.exp(np.interp(0, -ahead, np.log(numbers)))
-    nodes = {"forecast": forecast(small["loss"]), "planted": recovered(preset)}
-    return xr.DataTree.from_dict({"theory": lines, "simulation": simulation, **nodes})
+    return ts.study.tree(
+        theory=lines, simulation=simulation, forecast=forecast(small["loss"]), planted=recovered(preset)
+    )
 
 
 def projected(key, of, numbers):
@@ -227,12 +227,8 @@ def claims(data):
 
 # %%
 def draw(data):
-    figure, panels = plt.subplots(1, 3, figsize=ts.study.page(1, 3, 1.05))
-    planted = data["planted"].to_dataset()
-    curves_panel(panels[0], data)
-    cover_panel(panels[1], planted)
-    width_panel(panels[2], planted)
-    return {"law_crossover": figure}
+    panels = curves_panel, cover_panel, width_panel
+    return {"law_crossover": ts.study.drawn(data, *panels, columns=3, height_to_width=1.05)}
 
 
 def curves_panel(panel, data):
@@ -251,7 +247,8 @@ def curves_panel(panel, data):
     panel.legend(loc="upper right")
 
 
-def cover_panel(panel, planted):
+def cover_panel(panel, data):
+    planted = data["planted"].to_dataset()
     panel.axhline(0, color="0.4")
     for i, (color, reach) in enumerate(zip(ts.study.PALETTE[2:], REACH, strict=False)):
         style = {"fmt": "os^D"[i], "color": color, "label": rf"$10^{{{round(np.log10(reach))}}}$"}
@@ -261,7 +258,8 @@ def cover_panel(panel, planted):
     panel.set_ylim(top=abs(panel.get_ylim()[0]) * 1.3)
 
 
-def width_panel(panel, planted):
+def width_panel(panel, data):
+    planted = data["planted"].to_dataset()
     panel.axhline(1, color="k", linewidth=0.8)
     for i, (color, reach) in enumerate(zip(ts.study.PALETTE[2:], REACH, strict=False)):
         middle = planted.sel(reach=reach).median("repeat")

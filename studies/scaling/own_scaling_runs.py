@@ -84,8 +84,8 @@ def parameters(task, width):
 
 # %%
 def simulate(preset):
-    data = ts.study.digits(scale="set", seed=0)
-    images, labels = jnp.asarray(data.images, "float32"), jnp.asarray(data.labels)
+    digits = ts.study.digits(scale="set", seed=0)
+    images, labels = jnp.asarray(digits.images, "float32"), jnp.asarray(digits.labels)
     teacher = ts.networks.power_law_teacher(512, eigenvalue_decay=1.5, target_decay=2.0, noise_var=NOISE)
 
     def classifier(width, d, key):
@@ -136,7 +136,7 @@ def simulate(preset):
         runs[task] = by_place(ts.sweep(network, grid, **options), task)
     simulation = ts.study.stack(runs, "task")
     laws = {task: fitted(simulation.sel(task=task), preset, FLOOR[task]) for task in TASKS}
-    return xr.DataTree.from_dict({"theory": ts.study.stack(laws, "task"), "simulation": simulation})
+    return ts.study.tree(theory=ts.study.stack(laws, "task"), simulation=simulation)
 
 
 def by_place(found, task):
@@ -149,12 +149,11 @@ def by_place(found, task):
 def table(data):
     """One row a run: task, n, d, seed, loss, and the flops of its training, 6 n a sample."""
     runs = data["simulation"].to_dataset()
-    for task, size, amount, seed in np.ndindex(*(runs.sizes[dim] for dim in ("task", "size", "amount", "repeat"))):
-        of = runs.isel(task=task, size=size, amount=amount)
+    for task, size, amount, seed in np.ndindex(*(runs.sizes[dim] for dim in ("task", *PLACE, "repeat"))):
+        of = runs.isel(task=task, size=size, amount=amount, repeat=seed)
         name, n, d = str(of["task"].item()), int(of["n"]), int(of["d"])
         samples = EPOCH * BATCH["digits"] if name == "digits" else d
-        loss = float(of["loss"].transpose("repeat")[seed])
-        yield {"task": name, "n": n, "d": d, "seed": seed, "loss": loss, "flops": 6 * n * samples}
+        yield {"task": name, "n": n, "d": d, "seed": seed, "loss": float(of["loss"]), "flops": 6 * n * samples}
 
 
 # %% [markdown]
@@ -182,8 +181,7 @@ def fitted(runs, preset, floor):
     predicted = draws.of(lambda values: fit.law.fn(jnp.asarray(n), jnp.asarray(d), **values))
     scatter = np.random.default_rng(0).choice(missed[LAW][smaller], (preset.samples, 1, 1))
     low, high = np.exp(np.quantile(np.log(predicted) + scatter, [0.025, 0.975], axis=0))
-    fine = np.geomspace(d.min(), d.max(), 60)
-    names = list(fit.law.parameters)
+    fine, names = np.geomspace(d.min(), d.max(), 60), list(fit.law.parameters)
     return xr.Dataset(
         {
             "line": (("size", "along"), np.asarray(fit(n=n[:, :1] + 0 * fine, d=0 * n[:, :1] + fine))),
@@ -254,7 +252,7 @@ def loss_panel(panel, theory, runs):
         panel.annotate(f"{int(of['n'])}", end, xytext=(5, -1), textcoords="offset points", **style)
     low, high = runs["d"].values[[0, -1]]
     panel.set(xscale="log", yscale="log", xlabel="examples $d$", ylabel="test loss, by size $n$")
-    panel.set(xlim=(low / 1.2, high * (high / low) ** 0.2))
+    panel.set_xlim(low / 1.2, high * (high / low) ** 0.2)
     ts.study.plain_ticks(panel.xaxis, [100, 300, 1000, 4000], inside=True)
     ts.study.plain_ticks(panel.yaxis, [0.1, 0.2, 0.5, 1], inside=True)
 

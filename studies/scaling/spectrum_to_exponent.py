@@ -99,14 +99,12 @@ def simulate(preset):
     lines = ts.sweep(predicted, ts.Grid(data=of_theory, samples=fine))
     points = ts.sweep(left_over, ts.Grid(data=of_data, samples=sizes), key=jax.random.key(2), repeats=preset.repeats)
     many = {"key": jax.random.key(4), "repeats": preset.repeats}
-    return xr.DataTree.from_dict(
-        {
-            "theory": lines,
-            "simulation": points,
-            "exponents": ts.sweep(exponent, ts.Grid(inputs=ts.static(preset.inputs)), **many),
-            "spectrum": ts.study.stack({name: measured(spectra[name]) for name in SETS}, "data"),
-            "fits": ts.study.stack({name: fits(lines, points, name, preset) for name in SETS}, "data"),
-        }
+    return ts.study.tree(
+        theory=lines,
+        simulation=points,
+        exponents=ts.sweep(exponent, ts.Grid(inputs=ts.static(preset.inputs)), **many),
+        spectrum=ts.study.stack({name: measured(spectra[name]) for name in SETS}, "data"),
+        fits=ts.study.stack({name: fits(lines, points, name, preset) for name in SETS}, "data"),
     )
 
 

@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-import xarray as xr
 
 import theorysim as ts
 
@@ -108,13 +107,11 @@ def simulate(preset):
     fit_labels = {"dims": {"mean": ["fit"], "spread": ["fit"]}, "coords": {"fit": list(METHODS)}}
     biases, fits = ({"key": jax.random.key(i), "repeats": preset.batches} for i in (0, 1))
     rates = np.union1d(np.geomspace(RARE[0], RARE[-1], 60), RARE)
-    return xr.DataTree.from_dict(
-        {
-            "theory": ts.sweep(bias, ts.Grid(rate=rates), dims={"usual": ["successes"]}, **every),
-            "simulation": ts.sweep(sampled_bias, ts.Grid(rate=RARE), **biases, **bias_labels),
-            "spread_theory": ts.sweep(spread, ts.Grid(successes=np.union1d(np.geomspace(2, 20, 30), many))),
-            "spread": ts.sweep(experiment, ts.Grid(successes=many), **fits, **fit_labels),
-        }
+    return ts.study.tree(
+        theory=ts.sweep(bias, ts.Grid(rate=rates), dims={"usual": ["successes"]}, **every),
+        simulation=ts.sweep(sampled_bias, ts.Grid(rate=RARE), **biases, **bias_labels),
+        spread_theory=ts.sweep(spread, ts.Grid(successes=np.union1d(np.geomspace(2, 20, 30), many))),
+        spread=ts.sweep(experiment, ts.Grid(successes=many), **fits, **fit_labels),
     )
 
 
@@ -129,8 +126,7 @@ def claims(data):
         at = {"successes": successes, "rate": RARE[1]}
         yield ts.study.agrees(
             f"likelihood estimate, {successes} successes",
-            f"{successes} successes at a rate of {RARE[1]:.1e}: ratio of the mean estimate by maximum likelihood to "
-            "rate",
+            f"{successes} successes at a rate of {RARE[1]:.1e}: mean estimate by maximum likelihood, over the rate",
             float(theory.sel(at)),
             ts.study.mean_estimate(points["usual"].sel(at)),
         )

@@ -20,7 +20,6 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-import xarray as xr
 from scipy import stats
 
 import theorysim as ts
@@ -106,13 +105,11 @@ def simulate(preset):
     )
     lines = ts.sweep(of_model, ts.Grid(model=models, draws=np.union1d(numbers, shown)))
     grid = ts.Grid(model=models, false_positive=np.geomspace(1e-4, 0.5, 48), cost=np.array(COSTS))
-    return xr.DataTree.from_dict(
-        {
-            "theory": lines,
-            "simulation": simulation,
-            "utility": ts.sweep(utility, ts.Grid(cost=np.array(COSTS), draws=np.union1d(numbers, shown))),
-            "best": ts.sweep(best, grid),
-        }
+    return ts.study.tree(
+        theory=lines,
+        simulation=simulation,
+        utility=ts.sweep(utility, ts.Grid(cost=np.array(COSTS), draws=np.union1d(numbers, shown))),
+        best=ts.sweep(best, grid),
     )
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from theorysim.study.load import Study as Study
     from theorysim.study.load import StudyError as StudyError
     from theorysim.study.merge import stack as stack
+    from theorysim.study.merge import tree as tree
     from theorysim.study.notebook import set_up as set_up
     from theorysim.study.panel import cover_points as cover_points
     from theorysim.study.panel import density_points as density_points
@@ -64,6 +65,7 @@ HOMES = {
     "cite": "study.references",
     "set_up": "study.notebook",
     "stack": "study.merge",
+    "tree": "study.merge",
 }
 
 
