@@ -259,9 +259,8 @@ def loss_panel(panel, theory, runs):
 
 def prediction_panel(panel, theory, runs):
     for color, task, apart in zip(ts.study.PALETTE, TASKS, (1, 1.02), strict=False):
-        of = theory.sel(task=task)
-        out = ~of["smaller"].values.astype(bool)
-        predicted, low, high = (of[name].values[out] for name in ("predicted", "low", "high"))
+        out = ~theory["smaller"].sel(task=task).values.astype(bool)
+        predicted, low, high = (theory[name].sel(task=task).values[out] for name in ("predicted", "low", "high"))
         panel.vlines(predicted * apart, low / predicted, high / predicted, color=color, alpha=0.25, linewidth=3)
         losses = runs["loss"].sel(task=task).stack(run=PLACE)[:, out.ravel()] / predicted
         ts.study.points(panel, losses, predicted * apart, color=color, label=LABELS[task], markersize=3)

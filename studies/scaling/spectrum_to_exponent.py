@@ -76,14 +76,13 @@ def simulate(preset):
     most = preset.samples[-1]
 
     def predicted(data, samples):
-        spectrum, ridge = data
+        spectrum, _, _, ridge = data
         return {"error": theory.held_out_error(spectrum, samples, ridge=ridge)}
 
     def left_over(data, samples, key):
         """One program for all sizes: rows beyond the first are zero, and inputs that no size uses are predicted."""
-        kernel, y, ridge = data
-        order = jax.random.permutation(key, preset.inputs)
-        train, test = order[:most], order[most:]
+        _, kernel, y, ridge = data
+        train, test = jnp.split(jax.random.permutation(key, preset.inputs), [most])
         used = jnp.arange(most) < samples
         weights = theory.solve_used(kernel[train][:, train], y[train], used, ridge=ridge)
         return {"error": jnp.square(kernel[test][:, train] @ weights - y[test]).mean()}
@@ -94,10 +93,9 @@ def simulate(preset):
 
     sizes = np.array(preset.samples, float)
     fine = np.union1d(np.geomspace(sizes[0], sizes[-1], 40), sizes)
-    of_theory = ts.labelled({name: (spectra[name], RIDGES[name]) for name in SETS})
-    of_data = ts.labelled({name: (*data[name], RIDGES[name]) for name in SETS})
-    lines = ts.sweep(predicted, ts.Grid(data=of_theory, samples=fine))
-    points = ts.sweep(left_over, ts.Grid(data=of_data, samples=sizes), key=jax.random.key(2), repeats=preset.repeats)
+    all_data = ts.labelled({name: (spectra[name], *data[name], RIDGES[name]) for name in SETS})
+    lines = ts.sweep(predicted, ts.Grid(data=all_data, samples=fine))
+    points = ts.sweep(left_over, ts.Grid(data=all_data, samples=sizes), key=jax.random.key(2), repeats=preset.repeats)
     many = {"key": jax.random.key(4), "repeats": preset.repeats}
     return ts.study.tree(
         theory=lines,
@@ -110,16 +108,11 @@ def simulate(preset):
 
 def measured(spectrum):
     """Eigenvalues and the target's power in each, and their decays over the window of ranks."""
-    values = {"eigenvalues": spectrum.eigenvalues, "power": spectrum.power}
-    decays = [ts.scaling.kernel_regression.decay(of, *WINDOW) for of in values.values()]
-    return xr.Dataset(
-        {
-            "value": (("of", "rank"), np.stack(list(values.values()))),
-            "decay": ("of", [float(decay.exponent) for decay in decays]),
-            "standard_error": ("of", [float(decay.standard_error) for decay in decays]),
-        },
-        {"of": list(values), "rank": 1 + np.arange(len(spectrum.power))},
-    )
+    names, values = ("eigenvalues", "power"), (spectrum.eigenvalues, spectrum.power)
+    exponent, error = zip(*(ts.scaling.kernel_regression.decay(of, *WINDOW) for of in values), strict=True)
+    found = {"value": (("of", "rank"), np.stack(values)), "decay": ("of", np.array(exponent))}
+    labels = {"of": list(names), "rank": 1 + np.arange(len(spectrum.power))}
+    return xr.Dataset({**found, "standard_error": ("of", np.array(error))}, labels)
 
 
 def fits(lines, points, name, preset):
