@@ -30,7 +30,9 @@ def drawn_points(panel):
     for container in panel.containers:
         line, _, (bars,) = container
         segments = np.array(bars.get_segments())
-        found.append((line.get_xdata(orig=False), line.get_ydata(orig=False), (segments[:, 1, 1] - segments[:, 0, 1]) / 2))
+        found.append(
+            (line.get_xdata(orig=False), line.get_ydata(orig=False), (segments[:, 1, 1] - segments[:, 0, 1]) / 2)
+        )
     return found
 
 

@@ -191,7 +191,8 @@ def fit(
     problem = problem_of(law, inputs, loss, weights, objective or huber(), free)
     _require_units(problem, inputs)
     points = _starts(problem, starts, fixed or {})
-    ends = solve_all(problem, points, jnp.broadcast_to(problem.weights, (len(points), len(loss))))
+    all_weights = jnp.broadcast_to(problem.weights, (len(points), len(loss)))
+    ends = solve_all(problem, points, all_weights)
     values = np.asarray(ends.value)
     if not np.isfinite(values).any():
         raise RunsError(
@@ -200,8 +201,7 @@ def fit(
     best = jax.tree.map(lambda leaf: leaf[np.nanargmin(values)], ends)
     if not best.converged:
         again = jnp.broadcast_to(best.point, points.shape)  # as many lanes: the same program
-        weights = jnp.broadcast_to(problem.weights, (len(points), len(loss)))
-        best = jax.tree.map(lambda leaf: leaf[0], solve_all(problem, again, weights))
+        best = jax.tree.map(lambda leaf: leaf[0], solve_all(problem, again, all_weights))
     result = Fit(
         law=law,
         parameters={name: float(value) for name, value in problem.values(best.point).items()},

@@ -83,7 +83,7 @@ def power_line(panel: "Axes", size: Any, mean: Any, power: float, **style: Any) 
 def rms_points(panel: "Axes", samples: "xr.DataArray", **style: Any) -> None:
     """The root mean square over `repeat` with its standard error, along the only other dimension."""
     square, error = mean_and_error(samples**2)
-    rms = np.sqrt(square)
+    rms = square**0.5
     panel.errorbar(rms[rms.dims[0]], rms, error / (2 * rms), **{"fmt": "o", **style})
 
 
@@ -112,7 +112,7 @@ def width_axis(panel: "Axes", widths: Sequence[int] | np.ndarray, label: str = "
     panel.set_xlabel(label)
 
 
-def plain_ticks(axis: "Axis", ticks: Sequence[float] | np.ndarray, *, inside: bool = False) -> None:
+def plain_ticks(axis: "Axis", ticks: Sequence[float | int] | np.ndarray, *, inside: bool = False) -> None:
     """These ticks, as plain numbers, and no others; or those of them that lie `inside` of the axis as it is."""
     low, high = sorted(axis.get_view_interval())
     ticks = [tick for tick in ticks if not inside or low <= tick <= high]
