@@ -244,7 +244,10 @@ def _free(law: Law, fixed: Mapping[str, float]) -> np.ndarray:
 def problem_of(
     law: Law, inputs: Mapping[str, np.ndarray], loss: np.ndarray, weights: Any, objective: Objective, free: np.ndarray
 ) -> Problem:
-    """Runs in units of themselves: inputs over their geometric means, log losses less their mean."""
+    """Runs in units of themselves: inputs over their geometric means, log losses less their mean.
+
+    **Raises:** `RunsError` for weights that are not one finite number >= 0 per run.
+    """
     if weights is not None:
         weights = np.asarray(weights, float)
         if weights.shape != loss.shape or not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
