@@ -95,19 +95,15 @@ def simulate(preset):
 
         return {"change": jax.vmap(change)(networks)}  # all from the same draw
 
-    return xr.DataTree.from_dict(
-        {
-            "theory": ts.sweep(theory, maps),
-            "sample": ts.sweep(theory, ts.Grid(sample=ts.zipped(**SAMPLE))),
-            "simulation": ts.sweep(
-                network,
-                ts.Grid(width=ts.static(*preset.widths)),
-                key=jax.random.key(0),
-                repeats=preset.repeats,
-                dims={"change": ["sample", "step", "layer"]},
-                coords={"step": [1, LATE], "layer": ["first", "last", "output"]},
-            ),
-        }
+    labels = {
+        "dims": {"change": ["sample", "step", "layer"]},
+        "coords": {"step": [1, LATE], "layer": ["first", "last", "output"]},
+    }
+    random = {"key": jax.random.key(0), "repeats": preset.repeats}
+    return ts.study.tree(
+        theory=ts.sweep(theory, maps),
+        sample=ts.sweep(theory, ts.Grid(sample=ts.zipped(**SAMPLE))),
+        simulation=ts.sweep(network, ts.Grid(width=ts.static(*preset.widths)), **random, **labels),
     )
 
 
@@ -130,7 +126,7 @@ def claims(data):
             0 - r,
             np.exp(together.mean("sample")),
         )
-    value, error = slopes(data)
+    value, error = ts.study.exponents(change)
     for layer, exponent, apart in (("last", "r", 1 / 4), ("output", "output", 1 / 2)):
         distance = abs(value.sel(layer=layer) + sample[exponent])
         worst = int(np.argmax(distance.values))
@@ -142,15 +138,6 @@ def claims(data):
             apart / 2,
             ts.study.Estimate(distance[worst].item(), error.sel(layer=layer)[worst].item()),
         )
-
-
-def slopes(data):
-    """Exponent of the change with the width, by sample and layer, and its standard error."""
-    change = measured(data).transpose("sample", "layer", "width", "repeat")
-    widths = jnp.asarray(change["width"].values)
-    fit = jax.vmap(jax.vmap(lambda samples: ts.study.exponent(widths, samples)))(change.values)
-    empty = change.isel(width=0, repeat=0, drop=True)
-    return empty.copy(data=np.asarray(fit.value)), empty.copy(data=np.asarray(fit.standard_error))
 
 
 def measured(data):
@@ -212,7 +199,7 @@ def map_panel(panel, data, readout):
 
 def exponent_panel(panel, data):
     sample = data["sample"].to_dataset()
-    value, error = (fit.sel(layer="last") for fit in slopes(data))
+    value, error = ts.study.exponents(measured(data).sel(layer="last"))
     limits = np.array([-0.15, 1.15])
     panel.plot(limits, limits, color="black", linewidth=0.8)
     equal = sample["r"].values[:, None] == sample["r"].values
@@ -229,15 +216,13 @@ def exponent_panel(panel, data):
 
 def width_panel(panel, data):
     sample, change = data["sample"].to_dataset(), measured(data).sel(layer="last")
-    square, error = ts.study.mean_and_error(change**2)
     width = change["width"].values
     for color, (index, name) in zip(ts.study.PALETTE, SHOWN.items(), strict=False):
-        r = sample["r"][index].item()
-        mean = np.sqrt(square.isel(sample=index).values)
-        scale = np.exp(np.mean(np.log(mean) + r * np.log(width)))
-        panel.plot(width, scale * width**-r, color=color)
+        r, here = sample["r"][index].item(), change.isel(sample=index)
+        mean = np.sqrt((here**2).mean("repeat"))
+        ts.study.power_line(panel, width, mean, -r, color=color)
+        ts.study.rms_points(panel, here, color=color)
         panel.text(width[-1] * 1.2, mean[-1], f"$r = {r:g}${name}", va="center")
-        panel.errorbar(width, mean, error.isel(sample=index).values / mean / 2, fmt="o", color=color)
     panel.set(title="(d) coordinate check", ylabel="change of last hidden layer", yscale="log")
     ts.study.width_axis(panel, width, "width $n$")
     panel.set_xlim(width[0] / 1.2, width[-1] * 4)
@@ -245,9 +230,7 @@ def width_panel(panel, data):
 
 # %%
 if __name__ == "__main__":
-    jax.config.update("jax_enable_x64", True)
-    plt.rcParams.update(ts.study.style())
+    ts.study.set_up()
     data = simulate(PRESETS["smoke"])
     draw(data)
-    for claim in claims(data):
-        print(claim)
+    print(*claims(data), sep="\n")

@@ -24,7 +24,6 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import optax
-import xarray as xr
 
 import theorysim as ts
 
@@ -109,11 +108,9 @@ def simulate(preset):
     names = {"parametrisation": list(NAMES)}
     network_at_start = {"depth": DEPTH, "weight_var": jnp.array([64.0, 1, 1, 1]), "bias_var": 0.0}
     kernel = ts.infinite.fully_connected(ts.infinite.erf, inputs[:COMPARED], **network_at_start).nngp
-    return xr.DataTree.from_dict(
-        {
-            "theory": exponents.assign_coords(names).assign(nngp=jnp.linalg.eigvalsh(kernel)[0]),
-            "simulation": networks.assign_coords(names),
-        }
+    return ts.study.tree(
+        theory=exponents.assign_coords(names).assign(nngp=jnp.linalg.eigvalsh(kernel)[0]),
+        simulation=networks.assign_coords(names),
     )
 
 
@@ -184,9 +181,7 @@ def power_law(panel, samples, power, style):
 
 # %%
 if __name__ == "__main__":
-    jax.config.update("jax_enable_x64", True)
-    plt.rcParams.update(ts.study.style())
+    ts.study.set_up()
     data = simulate(PRESETS["smoke"])
     draw(data)
-    for claim in claims(data):
-        print(claim)
+    print(*claims(data), sep="\n")

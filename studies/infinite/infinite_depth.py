@@ -17,9 +17,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import matplotlib.pyplot as plt
 import numpy as np
-import xarray as xr
 
 import theorysim as ts
 
@@ -79,11 +77,7 @@ def simulate(preset):
 
     def bayes(batch, key):  # noqa: ARG001 (the batch is the key)
         p = eta(sphere(key, 2**15))
-        return {
-            "bayes": jnp.minimum(p, 1 - p).mean(),
-            "nearest": (2 * p * (1 - p)).mean(),
-            "majority": p.mean(),
-        }
+        return {"bayes": jnp.minimum(p, 1 - p).mean(), "nearest": (2 * p * (1 - p)).mean(), "majority": p.mean()}
 
     def classifiers(data_set, key):  # noqa: ARG001 (the data set is the key)
         """Of one stream of inputs, the first of which are the smaller training sets."""
@@ -106,26 +100,21 @@ def simulate(preset):
             "bayes": jnp.minimum(q, 1 - q).mean(),
         }
 
-    named = {"coords": {"activation": list(ACTIVATIONS)}}
-    return xr.DataTree.from_dict(
-        {
-            "theory": ts.sweep(theory, ts.Grid(distance=DISTANCES), dims={"kernel": ["activation"]}, **named),
-            "rates": ts.sweep(bayes, ts.Grid(batch=np.arange(16)), key=jax.random.key(0)).rename(batch="repeat"),
-            "deep": ts.sweep(
-                deep,
-                ts.Grid(distance=DISTANCES[::6]),
-                dims={"ntk": ["layers"]},
-                coords={"layers": np.array(DEPTHS)},
-            ),
-            "simulation": ts.sweep(
-                classifiers,
-                ts.Grid(data_set=np.arange(preset.repeats)),
-                key=jax.random.key(1),
-                dims={"singular": ["alpha", "size"], "nearest": ["size"], "majority": ["size"]},
-                coords={"alpha": np.array(ALPHAS), "size": np.array(preset.sizes)},
-                lanes=8,
-            ).rename(data_set="repeat"),
-        }
+    every, some = ts.Grid(distance=DISTANCES), ts.Grid(distance=DISTANCES[::6])
+    named = {"dims": {"kernel": ["activation"]}, "coords": {"activation": list(ACTIVATIONS)}}
+    by_layers = {"dims": {"ntk": ["layers"]}, "coords": {"layers": np.array(DEPTHS)}}
+    by_size = {
+        "dims": {"singular": ["alpha", "size"], "nearest": ["size"], "majority": ["size"]},
+        "coords": {"alpha": np.array(ALPHAS), "size": np.array(preset.sizes)},
+    }
+    rates = ts.sweep(bayes, ts.Grid(batch=np.arange(16)), key=jax.random.key(0))
+    data_sets = ts.Grid(data_set=np.arange(preset.repeats))
+    simulation = ts.sweep(classifiers, data_sets, key=jax.random.key(1), lanes=8, **by_size)
+    return ts.study.tree(
+        theory=ts.sweep(theory, every, **named),
+        rates=rates.rename(batch="repeat"),
+        deep=ts.sweep(deep, some, **by_layers),
+        simulation=simulation.rename(data_set="repeat"),
     )
 
 
@@ -156,7 +145,7 @@ def claims(data):
     )
     best = {"alpha": float(DIMENSION)}
     excess = (errors["singular"] - errors["bayes"]).sel(best)
-    yield lower(
+    yield ts.study.lies_below(
         "more data",
         f"alpha = dimension: the error above the least possible is lower with {size} inputs than with "
         f"{int(errors['size'][0])}",
@@ -169,13 +158,7 @@ def claims(data):
         (f"below that of alpha = {ALPHAS[-1]:g}", f"alpha = {ALPHAS[-1]:g}", last["singular"].sel(alpha=ALPHAS[-1])),
     ):
         sentence = f"{size} inputs: the error of alpha = dimension is below that of {rule}"
-        yield lower(name, sentence, last["singular"].sel(best), other)
-
-
-def lower(name, sentence, measured, other):
-    """That the mean over data sets is below another's, by three standard errors of the difference."""
-    error = ts.study.mean_estimate(measured - other).standard_error
-    return ts.study.stays_below(name, sentence, float(other.mean()), ts.study.Estimate(float(measured.mean()), error))
+        yield ts.study.lies_below(name, sentence, last["singular"].sel(best), other)
 
 
 # %% [markdown]
@@ -184,12 +167,8 @@ def lower(name, sentence, measured, other):
 
 # %%
 def draw(data):
-    figure, axes = plt.subplots(2, 2, figsize=ts.study.page(2, 2, 0.72))
-    kernel_panel(axes[0, 0], data)
-    depth_panel(axes[0, 1], data)
-    size_panel(axes[1, 0], data)
-    alpha_panel(axes[1, 1], data)
-    return {"infinite_depth": figure}
+    panels = kernel_panel, depth_panel, size_panel, alpha_panel
+    return {"infinite_depth": ts.study.drawn(data, *panels, height_to_width=0.72)}
 
 
 def kernel_panel(panel, data):
@@ -246,9 +225,7 @@ def alpha_panel(panel, data):
 
 # %%
 if __name__ == "__main__":
-    jax.config.update("jax_enable_x64", True)
-    plt.rcParams.update(ts.study.style())
+    ts.study.set_up()
     data = simulate(PRESETS["smoke"])
     draw(data)
-    for claim in claims(data):
-        print(claim)
+    print(*claims(data), sep="\n")

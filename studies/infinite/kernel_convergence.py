@@ -25,7 +25,6 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-import xarray as xr
 
 import theorysim as ts
 
@@ -93,7 +92,7 @@ def simulate(preset):
     which = np.arange(len(names))
     grid = ts.Grid(activation=which, width=ts.static(*preset.widths))
     networks = ts.sweep(network, grid, key=jax.random.key(0), repeats=preset.repeats)
-    return xr.DataTree.from_dict({"theory": limit, "simulation": networks.assign_coords(activation=names)})
+    return ts.study.tree(theory=limit, simulation=networks.assign_coords(activation=names))
 
 
 def distance(kernel, limit):
@@ -171,9 +170,8 @@ def draw(data):
 
 def distance_panel(panel, samples, scale, color, label):
     width = samples["width"].values
-    squares, error = ts.study.mean_and_error(samples**2)
     panel.plot(width, scale / np.sqrt(width), color=color)
-    panel.errorbar(width, np.sqrt(squares), error / (2 * np.sqrt(squares)), fmt="o", color=color, label=label)
+    ts.study.rms_points(panel, samples, color=color, label=label)
     panel.set_yscale("log", base=2)
     panel.set_yticks([0.0625, 0.125, 0.25, 0.5], ["1/16", "1/8", "1/4", "1/2"])
     panel.set_ylim(0.06, 0.6)
@@ -181,9 +179,7 @@ def distance_panel(panel, samples, scale, color, label):
 
 # %%
 if __name__ == "__main__":
-    jax.config.update("jax_enable_x64", True)
-    plt.rcParams.update(ts.study.style())
+    ts.study.set_up()
     data = simulate(PRESETS["smoke"])
     draw(data)
-    for claim in claims(data):
-        print(claim)
+    print(*claims(data), sep="\n")

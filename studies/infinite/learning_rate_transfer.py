@@ -62,19 +62,18 @@ OPTIMIZERS = {"sgd": ts.networks.transfer.transfer_sgd, "adam": ts.networks.tran
 # %%
 def simulate(preset):
     data = ts.study.digits(IMAGES, scale="set")
-    images = jnp.asarray(data.images)
-    targets = (jnp.eye(10)[data.labels] - 0.1) / 0.3  # of mean 0 and mean square 1
-    single = images.astype("float32"), targets.astype("float32")
+    images, targets = data.images, (np.eye(10)[data.labels] - 0.1) / 0.3  # of mean 0 and mean square 1
+    single = jnp.asarray(images, "float32"), jnp.asarray(targets, "float32")
     (_, dim), (_, outputs) = images.shape, targets.shape
     base_width = float(preset.widths[0])
     decades = np.linspace(0, 3, preset.rates)
     # Each network has learning rates of its own: what lies between two of them shows as scatter.
     shifts = np.random.default_rng(0).uniform(0, decades[1], preset.repeats)
-    batches = jax.random.randint(jax.random.key(1), (preset.steps, BATCH), 0, IMAGES)
+    batches = np.random.default_rng(1).integers(0, IMAGES, (preset.steps, BATCH))
 
     def theory(width):
         standard = {"parametrisation": "standard", "width": width, "biases": True}
-        kernel = ts.infinite.fully_connected(ts.infinite.erf, images, depth=2, **standard).ntk
+        kernel = ts.infinite.fully_connected(ts.infinite.erf, jnp.asarray(images), depth=2, **standard).ntk
         return {"edge": outputs * ts.infinite.dynamics.largest_learning_rate(ts.infinite.dynamics.modes(kernel))}
 
     def network(optimizer, width, decade, mup, seed):
@@ -115,11 +114,9 @@ def simulate(preset):
         lanes=1 if jax.default_backend() == "cpu" else None,
     )
     names = {"optimizer": list(OPTIMIZERS), "shift": ("repeat", shifts)}
-    return xr.DataTree.from_dict(
-        {
-            "theory": ts.sweep(theory, ts.Grid(width=np.array(preset.widths, float)), lanes=1),
-            "simulation": networks.rename(seed="repeat").assign_coords(names),
-        }
+    return ts.study.tree(
+        theory=ts.sweep(theory, ts.Grid(width=np.array(preset.widths, float)), lanes=1),
+        simulation=networks.rename(seed="repeat").assign_coords(names),
     )
 
 
@@ -249,9 +246,7 @@ def shades(count):
 
 # %%
 if __name__ == "__main__":
-    jax.config.update("jax_enable_x64", True)
-    plt.rcParams.update(ts.study.style())
+    ts.study.set_up()
     data = simulate(PRESETS["smoke"])
     draw(data)
-    for claim in claims(data):
-        print(claim)
+    print(*claims(data), sep="\n")

@@ -19,9 +19,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import matplotlib.pyplot as plt
 import numpy as np
-import xarray as xr
 
 import theorysim as ts
 
@@ -58,21 +56,16 @@ GAMMA0 = (0.5, 1.0, 2.0, 4.0)  # of the networks
 
 # %%
 def simulate(preset):
-    inputs, targets = jnp.asarray(INPUTS), jnp.asarray(TARGETS)
+    x, targets = jnp.asarray(INPUTS), jnp.asarray(TARGETS)
     training = {"depth": DEPTH, "learning_rate": LEARNING_RATE, "steps": STEPS}
-    key = jax.random.key(0)
 
     def limit(gamma0, batch):
-        own = jax.random.fold_in(key, batch)
-        estimate = ts.infinite.mup.dmft(
-            jnp.tanh, inputs, targets, gamma0=gamma0, **training, samples=preset.samples, batches=1, key=own
-        )
-        return observed(estimate.value)
+        sampling = {"samples": preset.samples, "batches": 1, "key": jax.random.fold_in(jax.random.key(0), batch)}
+        return observed(ts.infinite.mup.dmft(jnp.tanh, x, targets, gamma0=gamma0, **training, **sampling).value)
 
     def network(gamma0, width, key):
-        return observed(
-            ts.networks.train_mup(jnp.tanh, inputs, targets, width=width, gamma0=gamma0, **training, key=key)
-        )
+        size = {"width": width, "gamma0": gamma0}
+        return observed(ts.networks.train_mup(jnp.tanh, x, targets, **size, **training, key=key))
 
     def observed(trajectory):
         projected = jnp.einsum("a,ltatb,b->lt", targets, trajectory.features, targets)
@@ -80,9 +73,7 @@ def simulate(preset):
         return {"loss": trajectory.loss, "outputs": trajectory.outputs, "growth": growth}
 
     def lazy(step):
-        kernel = ts.infinite.fully_connected(
-            ts.infinite.tanh, inputs, inputs, depth=DEPTH, weight_var=1.0, bias_var=0.0
-        ).ntk
+        kernel = ts.infinite.fully_connected(ts.infinite.tanh, x, x, depth=DEPTH, weight_var=1.0, bias_var=0.0).ntk
         modes = ts.infinite.dynamics.modes(kernel)
         response = ts.infinite.dynamics.response(modes, kernel, steps=step, learning_rate=LEARNING_RATE)
         return {"loss": jnp.square(targets - response @ targets).mean() / 2}
@@ -94,19 +85,12 @@ def simulate(preset):
         "coords": {"step": np.arange(STEPS + 1), "layer": np.arange(1, DEPTH + 1)},
     }
     theory = ts.sweep(limit, ts.Grid(gamma0=gamma0, batch=np.arange(preset.batches)), **named)
-    networks = ts.sweep(
-        network,
-        ts.Grid(gamma0=np.array(GAMMA0), width=ts.static(*preset.widths)),
-        key=jax.random.key(1),
-        repeats=preset.repeats,
-        **named,
-    )
-    return xr.DataTree.from_dict(
-        {
-            "theory": theory.rename(batch="repeat"),
-            "lazy": ts.sweep(lazy, ts.Grid(step=np.arange(STEPS + 1))),
-            "simulation": networks,
-        }
+    random = {"key": jax.random.key(1), "repeats": preset.repeats}
+    sizes = ts.Grid(gamma0=np.array(GAMMA0), width=ts.static(*preset.widths))
+    return ts.study.tree(
+        theory=theory.rename(batch="repeat"),
+        lazy=ts.sweep(lazy, ts.Grid(step=np.arange(STEPS + 1))),
+        simulation=ts.sweep(network, sizes, **random, **named),
     )
 
 
@@ -167,19 +151,15 @@ def distance(data):
 
 # %%
 def draw(data):
-    figure, axes = plt.subplots(2, 2, figsize=ts.study.page(2, 2, 0.72))
-    training_panel(axes[0, 0], data)
-    loss_panel(axes[0, 1], data)
-    growth_panel(axes[1, 0], data)
-    width_panel(axes[1, 1], data)
-    return {"mup_limit": figure}
+    panels = training_panel, loss_panel, growth_panel, width_panel
+    return {"mup_limit": ts.study.drawn(data, *panels, height_to_width=0.72)}
 
 
 def training_panel(panel, data):
     theory, networks = (data[node]["loss"] for node in ("theory", "simulation"))
     panel.plot(data["lazy"]["step"], data["lazy"]["loss"], color="black", linestyle="--", label="tangent kernel")
     for color, gamma0 in zip(ts.study.PALETTE, GAMMA0, strict=False):
-        line(panel, theory.sel(gamma0=gamma0), color)
+        ts.study.mean_and_band(panel, theory.sel(gamma0=gamma0), color)
         label = rf"$\gamma_0 = {gamma0:g}$"
         ts.study.points(panel, networks.sel(gamma0=gamma0).isel(width=-1), color=color, label=label)
     width = int(networks["width"][-1])
@@ -190,11 +170,8 @@ def training_panel(panel, data):
 def loss_panel(panel, data):
     theory, networks = (data[node]["loss"].isel(step=-1) for node in ("theory", "simulation"))
     panel.axhline(data["lazy"]["loss"].isel(step=-1), color="black", linestyle="--", label="tangent kernel")
-    line(panel, theory, ts.study.PALETTE[0], label="infinite width")
-    color, widths = ts.study.PALETTE[1], networks["width"].values
-    for width, marker, face, shift in ((widths[0], "s", "white", 0.97), (widths[-1], "o", color, 1.03)):
-        style = {"fmt": marker, "color": color, "markerfacecolor": face, "label": f"width {width}"}
-        ts.study.points(panel, networks.sel(width=width), networks["gamma0"] * shift, **style)
+    ts.study.mean_and_band(panel, theory, ts.study.PALETTE[0], label="infinite width")
+    ts.study.narrow_and_wide(panel, networks, ts.study.PALETTE[1], apart=1.03)
     gamma0_axis(panel)
     panel.set(title="(b) loss after training", ylabel="loss", ylim=(0, None))
     panel.legend()
@@ -203,7 +180,7 @@ def loss_panel(panel, data):
 def growth_panel(panel, data):
     theory, networks = (data[node]["growth"] for node in ("theory", "simulation"))
     for color, layer in zip(ts.study.PALETTE, theory["layer"].values, strict=False):
-        line(panel, theory.sel(layer=layer), color)
+        ts.study.mean_and_band(panel, theory.sel(layer=layer), color)
         ts.study.points(panel, networks.sel(layer=layer).isel(width=-1), color=color, label=f"layer {layer}")
     lazy = theory["gamma0"].values[theory["gamma0"].values < 0.7]
     scale = theory.isel(layer=0, gamma0=0).mean("repeat").item() / lazy[0] ** 2
@@ -218,21 +195,11 @@ def width_panel(panel, data):
     spread = distance(data)
     width = spread["width"].values
     for color, gamma0 in zip(ts.study.PALETTE, GAMMA0, strict=False):
-        mean = spread.sel(gamma0=gamma0).mean("repeat").values
-        scale = np.exp(np.mean(np.log(mean * np.sqrt(width))))
-        panel.plot(width, scale / np.sqrt(width), color=color)
+        ts.study.power_line(panel, width, spread.sel(gamma0=gamma0).mean("repeat"), -0.5, color=color)
         ts.study.points(panel, spread.sel(gamma0=gamma0), color=color, label=rf"$\gamma_0 = {gamma0:g}$")
     panel.set(title="(d) distance from the limit; lines: $N^{-1/2}$", ylabel="rms distance of outputs", yscale="log")
     ts.study.width_axis(panel, width)
     panel.legend()
-
-
-def line(panel, batches, color, **kwargs):
-    """The mean of the theory's batches, and a band of two standard errors."""
-    mean, error = ts.study.mean_and_error(batches)
-    x = mean[mean.dims[0]]
-    panel.plot(x, mean, color=color, **kwargs)
-    panel.fill_between(x, mean - 2 * error, mean + 2 * error, color=color, alpha=0.2, linewidth=0)
 
 
 def gamma0_axis(panel):
@@ -242,9 +209,7 @@ def gamma0_axis(panel):
 
 # %%
 if __name__ == "__main__":
-    jax.config.update("jax_enable_x64", True)
-    plt.rcParams.update(ts.study.style())
+    ts.study.set_up()
     data = simulate(PRESETS["smoke"])
     draw(data)
-    for claim in claims(data):
-        print(claim)
+    print(*claims(data), sep="\n")

@@ -18,10 +18,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import matplotlib.pyplot as plt
 import numpy as np
 import optax
-import xarray as xr
 
 import theorysim as ts
 
@@ -100,9 +98,7 @@ def simulate(preset):
     named = {"dims": trajectories, "coords": {"step": steps}}
     random = {"key": jax.random.key(0), "repeats": preset.repeats}
     networks = ts.sweep(network, ts.Grid(width=ts.static(*preset.widths)), **random, **named)
-    return xr.DataTree.from_dict(
-        {"theory": lines.assign_coords(example), "simulation": networks.assign_coords(example)}
-    )
+    return ts.study.tree(theory=lines.assign_coords(example), simulation=networks.assign_coords(example))
 
 
 # %% [markdown]
@@ -180,12 +176,8 @@ def expected_loss(data, split):
 
 # %%
 def draw(data):
-    figure, axes = plt.subplots(2, 2, figsize=ts.study.page(2, 2, 0.72))
-    outputs_panel(axes[0, 0], data)
-    loss_panel(axes[0, 1], data)
-    width_panel(axes[1, 0], data)
-    distribution_panel(axes[1, 1], data)
-    return {"ntk_dynamics": figure}
+    panels = outputs_panel, loss_panel, width_panel, distribution_panel
+    return {"ntk_dynamics": ts.study.drawn(data, *panels, height_to_width=0.72)}
 
 
 def outputs_panel(panel, data):
@@ -210,10 +202,7 @@ def loss_panel(panel, data):
     for color, split in zip(ts.study.PALETTE, ("train", "test"), strict=False):
         theory, networks = expected_loss(data, split).isel(later), mean_loss(data, split).isel(later)
         panel.plot(theory["step"], theory, color=color, label=f"{split}, infinite width")
-        widths = networks["width"].values
-        for width, marker, face in ((widths[0], "s", "white"), (widths[-1], "o", color)):
-            style = {"fmt": marker, "color": color, "markerfacecolor": face, "linewidth": 0.7}
-            ts.study.points(panel, networks.sel(width=width), label=f"{split}, width {width}", **style)
+        ts.study.narrow_and_wide(panel, networks, color, label=f"{split}, ")
     panel.set(title="(b) mean loss", xlabel="step", ylabel="loss", xscale="log", yscale="log")
     panel.legend()
 
@@ -225,8 +214,7 @@ def width_panel(panel, data):
     ):
         distance = error(data, kernel)
         width = distance["width"].values
-        scale = np.exp(np.mean(np.log(distance.mean("repeat").values) - power * np.log(width)))
-        panel.plot(width, scale * width**power, color=color, label=f"$N^{{{power:g}}}$")
+        ts.study.power_line(panel, width, distance.mean("repeat"), power, color=color, label=f"$N^{{{power:g}}}$")
         ts.study.points(panel, distance, color=color, label=label)
     panel.set(title="(c) distance from linear training", ylabel="rms distance on test digits", yscale="log")
     ts.study.width_axis(panel, width)
@@ -235,13 +223,10 @@ def width_panel(panel, data):
 
 def distribution_panel(panel, data):
     z = standardised(data).isel(width=-1, step=slice(1, None))
-    edges = np.linspace(-3.5, 3.5, 22)
-    centres, step = (edges[1:] + edges[:-1]) / 2, edges[1] - edges[0]
-    counts = np.stack([np.histogram(network, edges)[0] for network in z.transpose("repeat", ...)])
-    density = xr.DataArray(counts / (step * z.isel(repeat=0).size), {"z": centres}, ("repeat", "z"))
     x = np.linspace(-3.5, 3.5, 200)
     panel.plot(x, np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi), color=ts.study.PALETTE[0], label="standard normal")
-    ts.study.points(panel, density, color=ts.study.PALETTE[1], label=f"width {int(z['width'])}")
+    style = {"color": ts.study.PALETTE[1], "label": f"width {int(z['width'])}"}
+    ts.study.density_points(panel, z, np.linspace(-3.5, 3.5, 22), **style)
     panel.set(title="(d) test outputs, standardised by theory", xlabel="(output - mean) / standard deviation")
     panel.set(ylabel="density", ylim=(0, None))
     panel.legend()
@@ -249,9 +234,7 @@ def distribution_panel(panel, data):
 
 # %%
 if __name__ == "__main__":
-    jax.config.update("jax_enable_x64", True)
-    plt.rcParams.update(ts.study.style())
+    ts.study.set_up()
     data = simulate(PRESETS["smoke"])
     draw(data)
-    for claim in claims(data):
-        print(claim)
+    print(*claims(data), sep="\n")

@@ -16,8 +16,6 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-import xarray as xr
-from scipy import special
 
 import theorysim as ts
 
@@ -83,28 +81,22 @@ def simulate(preset):
     def critical(activation, bias_var):
         return {"weight_var": phase.critical_weight_var(activation, bias_var=bias_var)}
 
+    def grid(weight_vars, bias_vars):
+        weight_var = np.linspace(*WEIGHT_VAR, weight_vars)
+        return ts.Grid(activation=activations, weight_var=weight_var, bias_var=np.asarray(bias_vars))
+
     activations = ts.static(*preset.activations)
-    fine = ts.Grid(
-        activation=activations,
-        weight_var=np.linspace(*WEIGHT_VAR, preset.points),
-        bias_var=np.linspace(*BIAS_VAR, preset.points),
-    )
-    coarse = ts.Grid(
-        activation=activations,
-        weight_var=np.linspace(*WEIGHT_VAR, preset.coarse),
-        bias_var=np.array(COARSE_BIAS_VAR),
-    )
+    fine = grid(preset.points, np.linspace(*BIAS_VAR, preset.points))
+    coarse = grid(preset.coarse, COARSE_BIAS_VAR)
     line = ts.Grid(activation=activations, bias_var=np.geomspace(1e-4, BIAS_VAR[1], preset.points))
     layers = {"coords": {"layer": 1 + np.arange(preset.depth)}}
     dims = {"variance": ["layer"], "correlation": ["layer"]}
     random = {"key": jax.random.key(0), "repeats": preset.repeats}
-    return xr.DataTree.from_dict(
-        {
-            "theory": ts.sweep(theory, fine),
-            "critical_line": ts.sweep(critical, line),
-            "path": ts.sweep(path, coarse, dims={"correlation": ["layer"]}, **layers),
-            "simulation": ts.sweep(network, coarse, dims=dims, **random, **layers),
-        }
+    return ts.study.tree(
+        theory=ts.sweep(theory, fine),
+        critical_line=ts.sweep(critical, line),
+        path=ts.sweep(path, coarse, dims={"correlation": ["layer"]}, **layers),
+        simulation=ts.sweep(network, coarse, dims=dims, **random, **layers),
     )
 
 
@@ -118,44 +110,27 @@ def simulate(preset):
 # %%
 def claims(data):
     networks, path = data["simulation"].to_dataset(), data["path"].to_dataset()
-    yield scatter("variance of deep layers", settled(networks), path["variance"])
-    early = {"layer": EARLY}
-    yield scatter("correlation of early layers", networks["correlation"].sel(early), path["correlation"].sel(early))
+    early, expected = (of["correlation"].sel(layer=EARLY) for of in (networks, path))
+    for what, samples, theory in (
+        ("variance of deep layers", settled(networks), path["variance"]),
+        ("correlation of early layers", early, expected),
+    ):
+        yield ts.study.scatter_agrees(what, what, samples, theory)
     ordered, chaotic = path["chi"] < ORDERED, path["chi"] > CHAOTIC
     ratio = (decay_rate(networks) / decay_rate(path)).where(ordered)
     yield ts.study.agrees(
         "order",
         "ordered phase: rate at which two inputs become alike between layers 4 and 8, ratio of networks to theory",
         1,
-        mean_of_points(ratio),
+        ts.study.mean_of_points(ratio),
     )
     deep, expected = (node["correlation"].isel(layer=-1).where(chaotic) for node in (networks, path))
     yield ts.study.agrees(
         "chaos",
         f"chaotic phase: mean correlation of two inputs after {path.sizes['layer']} layers",
         expected.mean(),
-        mean_of_points(deep),
+        ts.study.mean_of_points(deep),
     )
-
-
-def scatter(name, samples, theory):
-    mean, error = ts.study.mean_and_error(samples)
-    distance, freedom = abs((mean - theory) / error), samples.sizes["repeat"] - 1
-    expected = 2 * np.sqrt(freedom) / ((freedom - 1) * special.beta(freedom / 2, 1 / 2))
-    spread = np.sqrt((freedom / (freedom - 2) - expected**2) / distance.size)
-    return ts.study.agrees(
-        name,
-        f"{name}: mean distance of networks from theory, in standard errors, is that of Student's t",
-        expected,
-        ts.study.Estimate(distance.mean(), spread),
-        span=(0, np.inf),
-    )
-
-
-def mean_of_points(samples):
-    """Over those points of the grid that are not NaN, each an independent mean over networks."""
-    mean, error = ts.study.mean_and_error(samples)
-    return ts.study.Estimate(float(mean.mean()), float(np.sqrt((error**2).sum()) / error.count()))
 
 
 def settled(networks):
@@ -238,9 +213,7 @@ def path_panel(panel, data, bias_var):
 
 # %%
 if __name__ == "__main__":
-    jax.config.update("jax_enable_x64", True)
-    plt.rcParams.update(ts.study.style())
+    ts.study.set_up()
     data = simulate(PRESETS["smoke"])
     draw(data)
-    for claim in claims(data):
-        print(claim)
+    print(*claims(data), sep="\n")

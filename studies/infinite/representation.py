@@ -20,7 +20,6 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-import xarray as xr
 
 import theorysim as ts
 
@@ -106,11 +105,8 @@ def simulate(preset):
         kernels = ts.infinite.fully_connected(erf, x, depth=2)
         modes = ts.infinite.dynamics.modes(kernels.ntk)
         left = y - ts.infinite.dynamics.response(modes, kernels.ntk, steps=step, learning_rate=LEARNING_RATE) @ y
-        return {
-            "loss": jnp.square(left).mean() / 2,
-            "kernel": kernels.nngp,
-            "alignment": alignment(kernels.nngp, y),
-        }
+        aligned = alignment(kernels.nngp, y)
+        return {"loss": jnp.square(left).mean() / 2, "kernel": kernels.nngp, "alignment": aligned}
 
     def bayesian(nu):
         fitted = ts.infinite.deep_kernel.fit(erf, x, y[:, None], depth=2, nu=nu, noise_var=NOISE)
@@ -146,14 +142,12 @@ def simulate(preset):
         lanes=CHAINS * len(SAMPLED),
     )
     square = {"kernel": ["image", "other"]}
-    return xr.DataTree.from_dict(
-        {
-            "theory": mean_fields.rename(batch="repeat"),
-            "lazy": ts.sweep(lazy, ts.Grid(step=np.arange(STEPS + 1)), dims=square),
-            "bayesian": ts.sweep(bayesian, ts.Grid(nu=NU), dims=square, lanes=8),
-            "posterior": posterior,
-            "simulation": ts.sweep(network, ts.Grid(**grid, width=ts.static(*preset.widths)), **random, **named),
-        }
+    return ts.study.tree(
+        theory=mean_fields.rename(batch="repeat"),
+        lazy=ts.sweep(lazy, ts.Grid(step=np.arange(STEPS + 1)), dims=square),
+        bayesian=ts.sweep(bayesian, ts.Grid(nu=NU), dims=square, lanes=8),
+        posterior=posterior,
+        simulation=ts.sweep(network, ts.Grid(**grid, width=ts.static(*preset.widths)), **random, **named),
     )
 
 
@@ -239,9 +233,7 @@ def loss_panel(panel, data):
 def gamma0_panel(panel, data):
     color = ts.study.PALETTE[0]
     panel.axhline(data["lazy"]["alignment"][0], color="black", linestyle="--", label="Gaussian process")
-    mean, error = ts.study.mean_and_error(data["theory"]["alignment"])
-    panel.plot(mean["gamma0"], mean, color=color, label="mean field")
-    panel.fill_between(mean["gamma0"], mean - 2 * error, mean + 2 * error, color=color, alpha=0.2, linewidth=0)
+    ts.study.mean_and_band(panel, data["theory"]["alignment"], color, label="mean field")
     widest = data["simulation"]["alignment"].isel(width=-1)
     ts.study.points(panel, widest, color=ts.study.PALETTE[1], label=f"networks, width {int(widest['width'])}")
     panel.set(title="(e) gradient descent", xlabel=r"$\gamma_0$", ylabel="alignment with targets", ylim=(0, 1.05))
@@ -262,9 +254,7 @@ def nu_panel(panel, data):
 
 # %%
 if __name__ == "__main__":
-    jax.config.update("jax_enable_x64", True)
-    plt.rcParams.update(ts.study.style())
+    ts.study.set_up()
     data = simulate(PRESETS["smoke"])
     draw(data)
-    for claim in claims(data):
-        print(claim)
+    print(*claims(data), sep="\n")

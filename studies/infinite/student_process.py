@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from scipy import stats
@@ -106,13 +105,11 @@ def simulate(preset):
     networks = ts.sweep(outputs, widths, dims={"output": ["network"]}, **random)
     tests = {"student": ["test"], "gaussian": ["test"]}
     calibrated = ts.sweep(calibration, data_sets, key=jax.random.key(3), dims=tests)
-    return xr.DataTree.from_dict(
-        {
-            "theory": theory.assign_attrs(kernel_variance=float(kernel_variance)),
-            "simulation": networks,
-            "calibration": calibrated.rename(data_set="repeat"),
-            "diabetes": diabetes(preset.splits),
-        }
+    return ts.study.tree(
+        theory=theory.assign_attrs(kernel_variance=float(kernel_variance)),
+        simulation=networks,
+        calibration=calibrated.rename(data_set="repeat"),
+        diabetes=diabetes(preset.splits),
     )
 
 
@@ -184,12 +181,11 @@ def claims(data):
             span=(0, 1),
         )
     dirty = data["diabetes"].to_dataset().sel(outliers=0.1)
-    gain = ts.study.mean_estimate(dirty["student"] - dirty["gaussian"])
-    yield ts.study.exceeds(
+    yield ts.study.lies_below(
         "diabetes with outliers",
-        "diabetes data, one outlier in ten: mean log density of test data, t process above Gaussian process",
-        float(dirty["gaussian"].mean()),
-        ts.study.Estimate(float(dirty["student"].mean()), gain.standard_error),
+        "diabetes data, one outlier in ten: mean log density of test data, Gaussian process below t process",
+        dirty["gaussian"],
+        dirty["student"],
     )
 
 
@@ -210,26 +206,19 @@ def deviation(outputs):
 
 # %%
 def draw(data):
-    figure, axes = plt.subplots(2, 2, figsize=ts.study.page(2, 2, 0.72))
-    law_panel(axes[0, 0], data["simulation"]["output"])
-    width_panel(axes[0, 1], data)
-    calibration_panel(axes[1, 0], data)
-    outlier_panel(axes[1, 1], data["diabetes"])
-    return {"student_process": figure}
+    panels = law_panel, width_panel, calibration_panel, outlier_panel
+    return {"student_process": ts.study.drawn(data, *panels, height_to_width=0.72)}
 
 
-def law_panel(panel, outputs):
+def law_panel(panel, data):
+    outputs = data["simulation"]["output"]
     x = np.linspace(-7, 7, 400)
     panel.plot(x, LIMIT.pdf(x), color=ts.study.PALETTE[0], label="t law")
     panel.plot(x, stats.norm.pdf(x, scale=LIMIT.std()), color="0.6", linestyle="--", label="Gaussian of its variance")
-    edges = np.linspace(-7, 7, 36)
-    centres, step = (edges[1:] + edges[:-1]) / 2, edges[1] - edges[0]
     for color, index, marker in ((ts.study.PALETTE[1], 0, "s"), (ts.study.PALETTE[2], -1, "o")):
         batches = outputs.isel(width=index)
-        counts = np.stack([np.histogram(batch, edges)[0] for batch in batches])
-        density = xr.DataArray(counts / (batches.sizes["network"] * step), {"x": centres}, ("repeat", "x"))
-        label = f"width {int(batches['width'])}"
-        ts.study.points(panel, density, fmt=marker, color=color, linewidth=0.7, label=label)
+        style = {"fmt": marker, "color": color, "linewidth": 0.7, "label": f"width {int(batches['width'])}"}
+        ts.study.density_points(panel, batches, np.linspace(-7, 7, 36), **style)
     panel.set(title="(a) outputs of random networks", xlabel="output, in units of its scale", ylabel="density")
     panel.set(yscale="log", ylim=(3e-4, 0.9))
     panel.legend()
@@ -258,7 +247,8 @@ def calibration_panel(panel, data):
     panel.legend()
 
 
-def outlier_panel(panel, diabetes):
+def outlier_panel(panel, data):
+    diabetes = data["diabetes"]
     percent = 100 * diabetes["outliers"]
     for color, (process, label) in zip(ts.study.PALETTE, PROCESSES.items(), strict=False):
         ts.study.points(panel, diabetes[process], percent, fmt="o-", color=color, linewidth=0.7, label=label)
@@ -269,9 +259,7 @@ def outlier_panel(panel, diabetes):
 
 # %%
 if __name__ == "__main__":
-    jax.config.update("jax_enable_x64", True)
-    plt.rcParams.update(ts.study.style())
+    ts.study.set_up()
     data = simulate(PRESETS["smoke"])
     draw(data)
-    for claim in claims(data):
-        print(claim)
+    print(*claims(data), sep="\n")

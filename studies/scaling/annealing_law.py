@@ -25,7 +25,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import matplotlib.pyplot as plt
 import numpy as np
 import optax
 import xarray as xr
@@ -53,8 +52,8 @@ INPUTS, BATCH, NOISE, PEAK = 128, 8, 3.0, 0.15
 FITTED = ("constant", "cosine", "drop")
 PREDICTED = ("linear decay", "sqrt decay", "late drop")
 LAWS = {
-    "annealing": (ts.scaling.schedule.annealing_law, ts.scaling.schedule.annealing, {}),
-    "multi_power": (ts.scaling.schedule.multi_power_law, ts.scaling.schedule.multi_power, {"gamma": 0.0}),
+    "annealing": (ts.scaling.schedule.annealing_law, {}),
+    "multi_power": (ts.scaling.schedule.multi_power_law, {"gamma": 0.0}),
 }
 LABELS = {"annealing": "annealing law", "multi_power": "multi-power law"}
 
@@ -103,50 +102,31 @@ def simulate(preset):
         ts.scaling.schedule.Curve(np.asarray(rates), steps, loss)
         for rates, loss in zip(given.values(), mean, strict=True)
     ]
-    laws = [of_law(name, curves) for name in LAWS]
-    fitted = xr.concat([law for law, _ in laws], xr.DataArray(list(LAWS), dims="law", name="law"))
-    _, exact, _ = LAWS["multi_power"]
-    parameters = laws[-1][1]
+    fits, predicted = zip(*(of_law(*law, curves) for law in LAWS.values()), strict=True)
 
     def best(peak):
         def final(rates):
-            return exact(rates, jnp.array([preset.steps]), **parameters)[0]
+            return ts.scaling.schedule.multi_power(rates, jnp.array([preset.steps]), **fits[-1].parameters)[0]
 
         return ts.scaling.schedule.optimise(final, peak=peak, length=preset.steps)._asdict()
 
     theory = ts.sweep(best, ts.Grid(peak=np.array([PEAK])), dims={"rates": ["time"]}).squeeze("peak", drop=True)
     own = students({"optimised": jnp.asarray(theory["rates"].values)})
-    theory = theory.assign(predicted=fitted["predicted"].assign_coords(schedule=list(given), step=steps))
-    return xr.DataTree.from_dict(
-        {
-            "theory": theory.assign(residual=fitted["residual"]),
-            "simulation": xr.concat([trained, own], "schedule"),
-        }
-    )
+    theory = theory.assign(
+        predicted=(("law", "schedule", "step"), np.stack(predicted)),
+        residual=("law", [np.sqrt(np.mean(fit.residuals**2)) for fit in fits]),
+    ).assign_coords(law=list(LAWS), schedule=list(given), step=steps)
+    return ts.study.tree(theory=theory, simulation=xr.concat([trained, own], "schedule"))
 
 
-def of_law(name, curves):
-    """Predictions of all curves from the first three, the residuals' root mean square, and the parameters."""
-    make, _, fixed = LAWS[name]
+def of_law(make, fixed, curves):
+    """A fit to the first three curves, and its predictions of all."""
     law, runs = make(curves)
-    train = runs["curve"] < len(FITTED)
+    train = {column: values[runs["curve"] < len(FITTED)] for column, values in runs.items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ts.scaling.RunsWarning)
-        fit = ts.scaling.fit(
-            law,
-            {column: values[train] for column, values in runs.items()},
-            objective=ts.scaling.least_squares(),
-            starts=16,
-            fixed=fixed,
-        )
-    predicted = np.asarray(fit(**{column: runs[column] for column in law.inputs}))
-    data = xr.Dataset(
-        {
-            "predicted": (("schedule", "step"), predicted.reshape(len(curves), -1)),
-            "residual": np.sqrt(np.mean(fit.residuals**2)),
-        }
-    )
-    return data, fit.parameters
+        fit = ts.scaling.fit(law, train, objective=ts.scaling.least_squares(), starts=16, fixed=fixed)
+    return fit, np.asarray(fit(**{column: runs[column] for column in law.inputs})).reshape(len(curves), -1)
 
 
 # %% [markdown]
@@ -212,11 +192,8 @@ def others(loss):
 
 # %%
 def draw(data):
-    figure, panels = plt.subplots(1, 3, figsize=ts.study.page(1, 3, 1.0))
-    schedule_panel(panels[0], data)
-    curve_panel(panels[1], data)
-    final_panel(panels[2], data)
-    return {"annealing_law": figure}
+    panels = schedule_panel, curve_panel, final_panel
+    return {"annealing_law": ts.study.drawn(data, *panels, columns=3, height_to_width=1.0)}
 
 
 COLORS = dict(zip((*FITTED, *PREDICTED), ts.study.PALETTE, strict=False)) | {"optimised": "black"}
@@ -234,13 +211,13 @@ def schedule_panel(panel, data):
 
 def curve_panel(panel, data):
     theory, loss = data["theory"].to_dataset(), data["simulation"]["loss"]
+    late = {"step": np.flatnonzero(loss["step"] > loss["step"][-1] / 4)}
+    theory, loss = theory.isel(late), loss.isel(late)
     for name in ("constant", "cosine", "sqrt decay", "late drop"):
-        mean, error = ts.study.mean_and_error(loss.sel(schedule=name))
-        late = loss["step"] > loss["step"][-1] / 4
         for law, style in STYLES.items():
             line = theory["predicted"].sel(law=law, schedule=name)
-            panel.plot(loss["step"][late], line[late], style, color=COLORS[name], linewidth=1)
-        panel.errorbar(loss["step"][late], mean[late], error[late], fmt="o", color=COLORS[name], markersize=3)
+            panel.plot(line["step"], line, style, color=COLORS[name], linewidth=1)
+        ts.study.points(panel, loss.sel(schedule=name), color=COLORS[name], markersize=3)
     for law, style in STYLES.items():
         panel.plot([], [], style, color="0.3", label=LABELS[law])
     panel.set(title="(b) training curves", xlabel="step", ylabel="loss")
@@ -254,12 +231,11 @@ def final_panel(panel, data):
     for place, name in enumerate(reversed(names)):
         mean, error = ts.study.mean_and_error(loss.sel(schedule=name))
         panel.errorbar(mean, place, xerr=error, fmt="o", color=COLORS[name])
-        if name == "optimised":
-            panel.plot(theory["loss"], place, *markers["multi_power"][:1], color="0.3", markersize=12)
-            continue
         for law, (marker, size) in markers.items():
-            value = theory["predicted"].sel(law=law, schedule=name).isel(step=-1)
-            panel.plot(value, place, marker, color="0.3", markersize=size)
+            if name != "optimised":
+                value = theory["predicted"].sel(law=law, schedule=name).isel(step=-1)
+                panel.plot(value, place, marker, color="0.3", markersize=size)
+    panel.plot(theory["loss"], 0, markers["multi_power"][0], color="0.3", markersize=12)
     handles = [
         panel.plot([], [], marker, color="0.3", markersize=min(size, 8), label=LABELS[law])[0]
         for law, (marker, size) in markers.items()
@@ -275,9 +251,7 @@ def final_panel(panel, data):
 
 # %%
 if __name__ == "__main__":
-    jax.config.update("jax_enable_x64", True)
-    plt.rcParams.update(ts.study.style())
+    ts.study.set_up()
     data = simulate(PRESETS["smoke"])
     draw(data)
-    for claim in claims(data):
-        print(claim)
+    print(*claims(data), sep="\n")

@@ -21,7 +21,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
@@ -80,16 +79,15 @@ def quantities(parameters, compute):
 
 # %%
 def simulate(preset):
-    planted = {name: on_the_surface(n, d) for name, (n, d) in designs().items()}
     # All of one length, so that the designs share one program.
-    most = max(len(fit.residuals) for fit in planted.values())
+    most = max(len(n) for n, _ in designs().values())
     largest = {name: float((6 * n * d).max()) for name, (n, d) in designs().items()}
-    sizes = jnp.asarray(designs()["isoflop"][0])
+    sizes = designs()["isoflop"][0]
 
     def recover(design, key):
-        problem, point, compute, has_budgets = design
+        (problem, point), compute, has_budgets = design
         noise_key, sample_key = jax.random.split(key)
-        noise = SCALE * jax.random.t(noise_key, FREEDOM, (most,))
+        noise = SCALE * student_t(noise_key, most)
 
         def asked(parameters):
             return jnp.stack(list(quantities(parameters, compute).values()))
@@ -100,17 +98,14 @@ def simulate(preset):
         best = approaches(sizes, jnp.exp(log_loss))
         return {**found._asdict(), **{key: jnp.where(has_budgets, value, jnp.nan) for key, value in best.items()}}
 
+    def of_design(name, n, d):
+        problem, point = ts.scaling.coverage.planted(LAW, {"n": n, "d": d}, TRUTH)
+        return (problem.padded(most), point), largest[name], name == "isoflop"
+
     names = list(quantities(TRUTH, 1.0))
     data = ts.sweep(
         recover,
-        ts.Grid(
-            design=ts.labelled(
-                {
-                    name: (fit.problem.padded(most), fit.point, largest[name], name == "isoflop")
-                    for name, fit in planted.items()
-                }
-            )
-        ),
+        ts.Grid(design=ts.labelled({name: of_design(name, *runs) for name, runs in designs().items()})),
         key=jax.random.key(0),
         repeats=preset.repeats,
         dims={
@@ -121,13 +116,14 @@ def simulate(preset):
         lanes=8,  # times 8 resamples: loops in lockstep, and arrays in the cache
     )
     truth = np.array([list(quantities(TRUTH, compute).values()) for compute in largest.values()], float)
-    theory = xr.Dataset({"truth": (("design", "quantity"), truth)}, {"design": list(planted), "quantity": names})
-    return xr.DataTree.from_dict({"theory": theory, "simulation": data, "parabola": parabolas()})
+    theory = xr.Dataset({"truth": (("design", "quantity"), truth)}, {"design": list(largest), "quantity": names})
+    return ts.study.tree(theory=theory, simulation=data, parabola=parabolas())
 
 
-def on_the_surface(n, d):
-    """A fit without noise: it carries its runs in units of the data, and data sets are noise about it."""
-    return ts.scaling.fit("chinchilla", {"n": n, "d": d, "loss": np.asarray(LAW(n=n, d=d, **TRUTH))})
+def student_t(key, count):
+    """Two uniform numbers each, in polar coordinates (Bailey, Mathematics of Computation 62, 1994)."""
+    u, v = jax.random.uniform(key, (2 * count,)).reshape(2, count)
+    return jnp.sqrt(FREEDOM * (u ** (-2 / FREEDOM) - 1)) * jnp.cos(2 * jnp.pi * v)
 
 
 def approaches(n, loss):
@@ -162,12 +158,11 @@ def claims(data):
     runs, truth = data["simulation"].to_dataset(), data["theory"]["truth"]
     inside = ((runs["low"] < truth) & (truth < runs["high"])).sel(level=0.95)
     # Data sets of different designs are independent, the quantities of one data set are not.
-    share = inside.mean("quantity").stack(data_set=("design", "repeat"))
     yield ts.study.agrees(
         "cover",
         "cover of the 95 % bootstrap interval, mean over five quantities and three designs",
         0.95,
-        ts.study.mean_estimate(share.drop_vars(("design", "repeat", "data_set")).rename(data_set="repeat")),
+        ts.study.mean_estimate(inside.mean("quantity"), over=("design", "repeat")),
         span=(0, 1),
     )
     for design in runs["design"].values:
@@ -200,18 +195,14 @@ def claims(data):
 
 # %%
 def draw(data):
-    figure, axes = plt.subplots(2, 2, figsize=ts.study.page(2, 2, 0.75))
-    design_panel(axes[0, 0])
-    cover_panel(axes[0, 1], data)
-    exponent_panel(axes[1, 0], data)
-    parabola_panel(axes[1, 1], data["parabola"].to_dataset())
-    return {"chinchilla_recovery": figure}
+    panels = design_panel, cover_panel, exponent_panel, parabola_panel
+    return {"chinchilla_recovery": ts.study.drawn(data, *panels, height_to_width=0.75)}
 
 
 MARKERS = {"isoflop": "o", "scattered": "s", "ladder": "^"}
 
 
-def design_panel(panel):
+def design_panel(panel, _):
     for color, (name, (n, d)) in zip(ts.study.PALETTE, designs().items(), strict=False):
         panel.plot(6 * n * d, n, MARKERS[name], color=color, markersize=2.5, alpha=0.7, label=f"{name}, {len(n)} runs")
     compute = np.geomspace(1e17, 1e23, 50)
@@ -222,17 +213,13 @@ def design_panel(panel):
 
 def cover_panel(panel, data):
     runs, truth = data["simulation"], data["theory"]["truth"]
-    inside = ((runs["low"] < truth) & (truth < runs["high"])).mean("repeat")
+    inside = ((runs["low"] < truth) & (truth < runs["high"])).mean("quantity")
     panel.axhline(0, color="0.4", label="nominal")
     panel.fill_between([0.45, 1], -2, 2, color="0.9", linewidth=0)
     for i, (color, design) in enumerate(zip(ts.study.PALETTE, runs["design"].values, strict=False)):
-        share = inside.sel(design=design)
-        error = np.sqrt(LEVELS * (1 - LEVELS) / runs.sizes["repeat"])
-        excess = 100 * (share.mean("quantity") - LEVELS)
         style = {"fmt": MARKERS[design], "color": color, "label": design}
-        panel.errorbar(LEVELS + 0.008 * (i - 1), excess, 100 * error, **style)
-    panel.set(title="(b) cover of bootstrap intervals", xlabel="nominal cover", ylabel="cover minus nominal (%)")
-    panel.set(xlim=(0.45, 1.0))
+        ts.study.cover_points(panel, inside.sel(design=design), shift=0.008 * (i - 1), **style)
+    panel.set(title="(b) cover of bootstrap intervals", xlim=(0.45, 1.0))
     panel.legend()
 
 
@@ -247,14 +234,13 @@ def exponent_panel(panel, data):
     panel.axvline(exact, color="k", linewidth=0.8)
     colors = dict(zip(MARKERS, ts.study.PALETTE, strict=False))
     for i, (_, values, design) in enumerate(rows):
-        low, middle, high = np.quantile(values, [0.025, 0.5, 0.975])
-        style = {"fmt": MARKERS[design], "color": colors[design]}
-        panel.errorbar(middle, i, xerr=[[middle - low], [high - middle]], **style)
+        ts.study.percentile_bar(panel, i, values, fmt=MARKERS[design], color=colors[design])
     panel.set_yticks(range(len(rows)), [label for label, *_ in rows])
     panel.set(title="(c) the exponent $a$, 95 % of data sets", xlabel="$a$", ylim=(len(rows) - 0.4, -0.6))
 
 
-def parabola_panel(panel, parabola):
+def parabola_panel(panel, data):
+    parabola = data["parabola"].to_dataset()
     for color, surface in zip(ts.study.PALETTE, SURFACES, strict=False):
         line = parabola.sel(surface=surface)
         panel.plot(line["width"], line["predicted"], color=color)
@@ -267,9 +253,7 @@ def parabola_panel(panel, parabola):
 
 # %%
 if __name__ == "__main__":
-    jax.config.update("jax_enable_x64", True)
-    plt.rcParams.update(ts.study.style())
+    ts.study.set_up()
     data = simulate(PRESETS["smoke"])
     draw(data)
-    for claim in claims(data):
-        print(claim)
+    print(*claims(data), sep="\n")

@@ -14,13 +14,13 @@ regression, its noise and its double descent, with kernels and with finitely man
 # A kernel that is a mean over $N$ random features obeys two such equations, and errs most where $N = P$.
 
 # %%
+import itertools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-import xarray as xr
 
 import theorysim as ts
 
@@ -48,6 +48,9 @@ FIXED = {"samples": 100, "noise_var": 0.1}  # of the random features
 FEATURE_RIDGES = (1e-4, 1e-2)
 
 
+solve = ts.scaling.kernel_regression.solve_used
+
+
 def spectrum(modes):
     """Power laws that both sum to 1: a kernel of unit variance, a target of unit mean square."""
     rank = np.arange(1.0, modes + 1)
@@ -68,7 +71,7 @@ def kernel_errors(key, spectrum, samples, most):
     phi, y, used = data(of_inputs, of_noise, spectrum, samples, most, jnp.array(NOISES))
 
     def error(ridge):
-        found = phi.T @ solve((phi * spectrum.eigenvalues[None]) @ phi.T, ridge, used, y)
+        found = phi.T @ solve((phi * spectrum.eigenvalues[None]) @ phi.T, y, used, ridge=ridge)
         return jnp.square(spectrum.eigenvalues[:, None] * found - jnp.sqrt(spectrum.power)[:, None]).sum(0)
 
     return jax.vmap(error)(jnp.array(RIDGES))
@@ -84,7 +87,7 @@ def feature_errors(key, spectrum, features, most):
     z = phi @ mixing
 
     def error(ridge):
-        found = mixing @ (z.T @ solve(z @ z.T, ridge, used, y))
+        found = mixing @ (z.T @ solve(z @ z.T, y, used, ridge=ridge))
         return jnp.square(found[:, 0] - jnp.sqrt(spectrum.power)).sum()
 
     return jax.vmap(error)(jnp.array(FEATURE_RIDGES))
@@ -97,10 +100,6 @@ def data(of_inputs, of_noise, spectrum, samples, most, noise_var):
     return phi, ((phi @ jnp.sqrt(spectrum.power))[:, None] + noise) * used[:, None], used
 
 
-def solve(kernel, ridge, used, y):
-    return jax.scipy.linalg.solve(kernel + jnp.diag(ridge + ~used), y, assume_a="pos")
-
-
 def simulate(preset):
     of = spectrum(preset.modes)
     theory = ts.scaling.kernel_regression
@@ -109,39 +108,28 @@ def simulate(preset):
         return {"error": theory.learning_curve(of, samples, ridge=ridge, noise_var=noise_var).error}
 
     def feature_curve(features, ridge):
-        noise_var = FIXED["noise_var"]
-        found = theory.random_features(of, FIXED["samples"], features, ridge=ridge, noise_var=noise_var)
-        return {"error": found.error}
+        return {"error": theory.random_features(of, features=features, ridge=ridge, **FIXED).error}
 
-    def grid(values):
-        return np.unique(np.concatenate([np.geomspace(values[0], values[-1], 60), np.array(values, float)]))
+    def kernels(samples, key):
+        return {"error": kernel_errors(key, of, samples, preset.samples[-1])}
 
-    kernels = ts.sweep(
-        lambda samples, key: {"error": kernel_errors(key, of, samples, preset.samples[-1])},
-        ts.Grid(samples=np.array(preset.samples, float)),
-        key=jax.random.key(0),
-        repeats=preset.repeats,
-        dims={"error": ["ridge", "noise_var"]},
-        coords={"ridge": np.array(RIDGES), "noise_var": np.array(NOISES)},
-    )
-    features = ts.sweep(
-        lambda features, key: {"error": feature_errors(key, of, features, preset.features[-1])},
-        ts.Grid(features=np.array(preset.features, float)),
-        key=jax.random.key(1),
-        repeats=preset.repeats,
-        dims={"error": ["ridge"]},
-        coords={"ridge": np.array(FEATURE_RIDGES)},
-    )
-    axes = {"ridge": np.array(RIDGES), "noise_var": np.array(NOISES)}
-    return xr.DataTree.from_dict(
-        {
-            "theory": ts.sweep(curve, ts.Grid(samples=grid(preset.samples), **axes)),
-            "simulation": kernels,
-            "feature_theory": ts.sweep(
-                feature_curve, ts.Grid(features=grid(preset.features), ridge=np.array(FEATURE_RIDGES))
-            ),
-            "features": features,
-        }
+    def random_features(features, key):
+        return {"error": feature_errors(key, of, features, preset.features[-1])}
+
+    def fine(values):
+        return np.union1d(np.geomspace(values[0], values[-1], 60), values)
+
+    def drawn(seed, axes):
+        labels = {"dims": {"error": list(axes)}, "coords": axes}
+        return {"key": jax.random.key(seed), "repeats": preset.repeats, **labels}
+
+    axes, feature_axes = {"ridge": np.array(RIDGES), "noise_var": np.array(NOISES)}, {"ridge": np.array(FEATURE_RIDGES)}
+    samples, features = np.array(preset.samples, float), np.array(preset.features, float)
+    return ts.study.tree(
+        theory=ts.sweep(curve, ts.Grid(samples=fine(samples), **axes)),
+        simulation=ts.sweep(kernels, ts.Grid(samples=samples), **drawn(0, axes)),
+        feature_theory=ts.sweep(feature_curve, ts.Grid(features=fine(features), **feature_axes)),
+        features=ts.sweep(random_features, ts.Grid(features=features), **drawn(1, feature_axes)),
     )
 
 
@@ -153,16 +141,15 @@ def simulate(preset):
 def claims(data):
     simulation, theory = data["simulation"]["error"], data["theory"]["error"]
     ratio = simulation / theory.sel(samples=simulation["samples"])
-    for ridge in RIDGES:
-        for noise_var in NOISES:
-            yield ts.study.limit_agrees(
-                f"error, ridge {ridge:g}, noise {noise_var:g}",
-                f"ridge {ridge:g}, noise variance {noise_var:g}: ratio of the error of regressions to theory, "
-                "extrapolated in 1 / samples",
-                1.0,
-                ratio.sel(ridge=ridge, noise_var=noise_var),
-                along="samples",
-            )
+    for ridge, noise_var in itertools.product(RIDGES, NOISES):
+        yield ts.study.limit_agrees(
+            f"error, ridge {ridge:g}, noise {noise_var:g}",
+            f"ridge {ridge:g}, noise variance {noise_var:g}: ratio of the error of regressions to theory, "
+            "extrapolated in 1 / samples",
+            1.0,
+            ratio.sel(ridge=ridge, noise_var=noise_var),
+            along="samples",
+        )
     simulation, theory = data["features"]["error"], data["feature_theory"]["error"]
     ratio = simulation / theory.sel(features=simulation["features"])
     for ridge in FEATURE_RIDGES:
@@ -185,10 +172,9 @@ def claims(data):
 def draw(data):
     figure, panels = plt.subplots(1, 3, figsize=ts.study.page(1, 3, 1.05))
     for panel, letter, noise_var in zip(panels, "ab", NOISES, strict=False):
-        lines, points = (data[node]["error"].sel(noise_var=noise_var) for node in ("theory", "simulation"))
-        curves(panel, lines, points, "samples", RIDGES)
+        curves(panel, *(data[node]["error"].sel(noise_var=noise_var) for node in ("theory", "simulation")), RIDGES)
         panel.set(title=f"({letter}) kernel, noise variance {noise_var:g}", xlabel="samples $P$")
-    curves(panels[2], data["feature_theory"]["error"], data["features"]["error"], "features", FEATURE_RIDGES)
+    curves(panels[2], data["feature_theory"]["error"], data["features"]["error"], FEATURE_RIDGES)
     panels[2].axvline(FIXED["samples"], color="0.8", zorder=0)
     panels[2].set(title=f"(c) random features, $P$ = {FIXED['samples']}", xlabel="features $N$")
     panels[0].set_ylabel("mean square error")
@@ -198,21 +184,17 @@ def draw(data):
     return {"kernel_learning_curves": figure}
 
 
-def curves(panel, lines, points, size, ridges):
+def curves(panel, lines, points, ridges):
     for ridge in ridges:
-        color = ts.study.PALETTE[RIDGES.index(ridge)]
-        line, (mean, error) = lines.sel(ridge=ridge), ts.study.mean_and_error(points.sel(ridge=ridge))
-        panel.plot(line[size], line, color=color)
         label = rf"$\lambda = 10^{{{round(np.log10(ridge))}}}$"
-        panel.errorbar(mean[size], mean, error, fmt="o", color=color, label=label)
+        color = ts.study.PALETTE[RIDGES.index(ridge)]
+        ts.study.line_and_points(panel, lines.sel(ridge=ridge), points.sel(ridge=ridge), color, label=label)
     panel.set(xscale="log", yscale="log")
 
 
 # %%
 if __name__ == "__main__":
-    jax.config.update("jax_enable_x64", True)
-    plt.rcParams.update(ts.study.style())
+    ts.study.set_up()
     data = simulate(PRESETS["smoke"])
     draw(data)
-    for claim in claims(data):
-        print(claim)
+    print(*claims(data), sep="\n")

@@ -28,30 +28,31 @@ SOURCES = ("arXiv:2002.02561", "arXiv:2006.13198", "arXiv:1806.07572", "arXiv:22
 
 
 class Preset(NamedTuple):
-    """Inputs, sizes of training sets, how many of each, and fits to resampled errors."""
+    """Inputs, modes of the power laws, sizes of training sets, how many of each, and fits to resampled errors."""
 
     inputs: int
+    modes: int
     samples: tuple[int, ...]
     repeats: int
     resamples: int
 
 
 PRESETS = {
-    "smoke": Preset(400, (16, 32, 64, 128), repeats=16, resamples=64),
-    "laptop": Preset(1000, (16, 24, 36, 54, 80, 120, 180), repeats=24, resamples=192),
-    "paper": Preset(1797, (16, 24, 36, 54, 80, 120, 180, 270), repeats=512, resamples=2000),
+    "smoke": Preset(400, 1000, (16, 32, 64, 128), repeats=16, resamples=64),
+    "laptop": Preset(1000, 4000, (16, 24, 36, 54, 80, 120, 180), repeats=24, resamples=192),
+    "paper": Preset(1797, 4000, (16, 24, 36, 54, 80, 120, 180, 270), repeats=512, resamples=2000),
 }
 SETS = ("power laws", "digits")
-DECAYS, MODES = (1.5, 2.0), 4000  # of eigenvalues and target
+DECAYS = 1.5, 2.0  # of eigenvalues and target
 RIDGES = {"power laws": 1e-3, "digits": 3.0}
 WINDOW = (10, 150)  # ranks that the exponent is read from
 
 
-def power_laws(inputs, key):
-    spectrum = ts.scaling.kernel_regression.power_law(*DECAYS, modes=MODES)
+def power_laws(inputs, modes, key):
+    spectrum = ts.scaling.kernel_regression.power_law(*DECAYS, modes=modes)
     of_inputs, of_signs = jax.random.split(key)
-    phi = jax.random.normal(of_inputs, (inputs, MODES))
-    signs = jax.random.rademacher(of_signs, (MODES,), float)
+    phi = jax.random.normal(of_inputs, (inputs * modes,)).reshape(inputs, modes)
+    signs = jax.random.rademacher(of_signs, (modes,), float)
     return (phi * spectrum.eigenvalues[None]) @ phi.T, phi @ (signs * jnp.sqrt(spectrum.power))
 
 
@@ -69,87 +70,61 @@ def digits(inputs):
 # %%
 def simulate(preset):
     theory = ts.scaling.kernel_regression
-    data = {"power laws": power_laws(preset.inputs, jax.random.key(0)), "digits": digits(preset.inputs)}
+    random = jax.jit(lambda key: power_laws(preset.inputs, preset.modes, key))
+    data = {"power laws": random(jax.random.key(0)), "digits": digits(preset.inputs)}
     spectra = {name: theory.measured_spectrum(*data[name]) for name in SETS}
     most = preset.samples[-1]
 
     def predicted(data, samples):
-        spectrum, ridge = data
+        spectrum, _, _, ridge = data
         return {"error": theory.held_out_error(spectrum, samples, ridge=ridge)}
 
     def left_over(data, samples, key):
         """One program for all sizes: rows beyond the first are zero, and inputs that no size uses are predicted."""
-        kernel, y, ridge = data
-        order = jax.random.permutation(key, preset.inputs)
-        train, test = order[:most], order[most:]
+        _, kernel, y, ridge = data
+        train, test = jnp.split(jax.random.permutation(key, preset.inputs), [most])
         used = jnp.arange(most) < samples
-        block = kernel[train][:, train] * used[:, None] * used[None]
-        weights = jax.scipy.linalg.solve(block + jnp.diag(ridge + ~used), y[train] * used, assume_a="pos")
-        return {"error": jnp.square(kernel[test][:, train] @ (weights * used) - y[test]).mean()}
+        weights = theory.solve_used(kernel[train][:, train], y[train], used, ridge=ridge)
+        return {"error": jnp.square(kernel[test][:, train] @ weights - y[test]).mean()}
 
     def exponent(inputs, key):
-        spectrum = theory.measured_spectrum(*power_laws(inputs, key))
+        spectrum = theory.measured_spectrum(*power_laws(inputs, preset.modes, key))
         return {"exponent": theory.predicted_exponent(spectrum, *WINDOW).exponent}
 
     sizes = np.array(preset.samples, float)
     fine = np.union1d(np.geomspace(sizes[0], sizes[-1], 40), sizes)
-    of_theory = ts.labelled({name: (spectra[name], RIDGES[name]) for name in SETS})
-    of_data = ts.labelled({name: (*data[name], RIDGES[name]) for name in SETS})
-    lines = ts.sweep(predicted, ts.Grid(data=of_theory, samples=fine))
-    points = ts.sweep(left_over, ts.Grid(data=of_data, samples=sizes), key=jax.random.key(2), repeats=preset.repeats)
-    measured = {
-        name: (("data", "rank"), np.stack([getattr(spectra[of], name) for of in SETS]))
-        for name in ("eigenvalues", "power")
-    }
-    return xr.DataTree.from_dict(
-        {
-            "theory": lines,
-            "simulation": points,
-            "exponents": ts.sweep(
-                exponent,
-                ts.Grid(inputs=ts.static(preset.inputs)),
-                key=jax.random.key(4),
-                repeats=preset.repeats,
-            ),
-            "spectrum": xr.Dataset(measured, {"data": list(SETS), "rank": 1 + np.arange(preset.inputs)}),
-            "fits": xr.concat(
-                [fits(lines, points, name, preset) for name in SETS], xr.DataArray(list(SETS), dims="data", name="data")
-            ),
-        }
+    all_data = ts.labelled({name: (spectra[name], *data[name], RIDGES[name]) for name in SETS})
+    lines = ts.sweep(predicted, ts.Grid(data=all_data, samples=fine))
+    points = ts.sweep(left_over, ts.Grid(data=all_data, samples=sizes), key=jax.random.key(2), repeats=preset.repeats)
+    many = {"key": jax.random.key(4), "repeats": preset.repeats}
+    return ts.study.tree(
+        theory=lines,
+        simulation=points,
+        exponents=ts.sweep(exponent, ts.Grid(inputs=ts.static(preset.inputs)), **many),
+        spectrum=ts.study.stack({name: measured(spectra[name]) for name in SETS}, "data"),
+        fits=ts.study.stack({name: fits(lines, points, name, preset) for name in SETS}, "data"),
     )
+
+
+def measured(spectrum):
+    """Eigenvalues and the target's power in each, and their decays over the window of ranks."""
+    names, values = ("eigenvalues", "power"), (spectrum.eigenvalues, spectrum.power)
+    exponent, error = zip(*(ts.scaling.kernel_regression.decay(of, *WINDOW) for of in values), strict=True)
+    found = {"value": (("of", "rank"), np.stack(values)), "decay": ("of", np.array(exponent))}
+    labels = {"of": list(names), "rank": 1 + np.arange(len(spectrum.power))}
+    return xr.Dataset({**found, "standard_error": ("of", np.array(error))}, labels)
 
 
 def fits(lines, points, name, preset):
     """The exponent of b x^-c, in the theory at the sizes of the regressions, and in their errors with its bootstrap."""
-    table = points["error"].sel(data=name).transpose("samples", "repeat")
-    line = lines["error"].sel(data=name, samples=points["samples"])
-    least = {"objective": ts.scaling.least_squares(), "starts": 8}
-    theory = ts.scaling.fit("m1", {"x": points["samples"].values, "loss": line.values}, **least)
-    runs = {"x": np.repeat(points["samples"].values, preset.repeats), "loss": table.values.ravel()}
-    found = ts.scaling.fit("m1", runs, **least)
+    x, least = points["samples"].values, {"objective": ts.scaling.least_squares()}
+    losses = points["error"].sel(data=name).transpose("samples", "repeat").values.ravel()
+    theory = ts.scaling.fit("m1", {"x": x, "loss": lines["error"].sel(data=name, samples=x).values}, **least)
+    found = ts.scaling.fit("m1", {"x": np.repeat(x, preset.repeats), "loss": losses}, **least)
     draws = ts.scaling.bootstrap(found, key=jax.random.key(3), samples=preset.resamples)
     low, high = draws.interval("c")
-    return xr.Dataset(
-        {
-            "theory": theory.parameters["c"],
-            "fit": found.parameters["c"],
-            "standard_error": float(draws.standard_error("c")),
-            "low": low,
-            "high": high,
-            "scale": found.parameters["b"],
-        }
-    )
-
-
-def decays(data, name):
-    spectrum = data["spectrum"].to_dataset().sel(data=name)
-    of = ts.scaling.kernel_regression.Spectrum(*(jnp.asarray(spectrum[v].values) for v in ("eigenvalues", "power")))
-    theory = ts.scaling.kernel_regression
-    return (
-        theory.decay(of.eigenvalues, *WINDOW),
-        theory.decay(of.power, *WINDOW),
-        theory.predicted_exponent(of, *WINDOW),
-    )
+    values = {"theory": theory.parameters["c"], "fit": found.parameters["c"], "low": low, "high": high}
+    return xr.Dataset({**values, "standard_error": float(draws.standard_error("c"))})
 
 
 # %% [markdown]
@@ -192,23 +167,13 @@ def claims(data):
 # %%
 def draw(data):
     figure, panels = plt.subplots(1, 3, figsize=ts.study.page(1, 3, 1.05))
-    spectrum = data["spectrum"].to_dataset()
     for color, name in zip(ts.study.PALETTE, SETS, strict=False):
-        of = spectrum.sel(data=name)
-        for panel, values, fit in zip(panels, (of["eigenvalues"], of["power"]), decays(data, name), strict=False):
-            shown = values / values.sum()
-            panel.plot(of["rank"], shown, ".", color=color, markersize=1.5, alpha=0.6)
-            rank, slope = np.array(WINDOW, float), float(fit.exponent)
-            within = slice(WINDOW[0] - 1, WINDOW[1])
-            height = float((shown * of["rank"] ** slope)[within].mean())
-            label = f"{name}, {slope:.2f} ± {float(fit.standard_error):.2f}"
-            panel.plot(rank, height * rank**-slope, color=color, label=label)
-        line, points = data["theory"]["error"].sel(data=name), data["simulation"]["error"].sel(data=name)
-        mean, error = ts.study.mean_and_error(points)
-        panels[2].plot(line["samples"], line, color=color)
-        of = data["fits"].to_dataset().sel(data=name)
-        label = f"{name}, {float(of['fit']):.2f} [{float(of['low']):.2f}, {float(of['high']):.2f}]"
-        panels[2].errorbar(mean["samples"], mean, error, fmt="o", color=color, label=label)
+        spectrum, fit = (data[node].to_dataset().sel(data=name) for node in ("spectrum", "fits"))
+        for panel, of in zip(panels, spectrum["of"].values, strict=False):
+            spectrum_panel(panel, spectrum.sel(of=of), color, name)
+        line, points = (data[node]["error"].sel(data=name) for node in ("theory", "simulation"))
+        label = f"{name}, {float(fit['fit']):.2f} [{float(fit['low']):.2f}, {float(fit['high']):.2f}]"
+        ts.study.line_and_points(panels[2], line, points, color, label=label)
     for panel, title in zip(panels, ("(a) eigenvalues", "(b) power of the target", "(c) held-out error"), strict=True):
         panel.set(title=title, xscale="log", yscale="log", xlabel="rank $i$")
         panel.legend(loc="lower left", handlelength=1.2, borderaxespad=0.2)
@@ -220,11 +185,19 @@ def draw(data):
     return {"spectrum_to_exponent": figure}
 
 
+def spectrum_panel(panel, spectrum, color, name):
+    """Shares of the sum, and a line of the measured decay over the window of ranks."""
+    rank, slope = spectrum["rank"], spectrum["decay"].item()
+    shown = spectrum["value"] / spectrum["value"].sum()
+    panel.plot(rank, shown, ".", color=color, markersize=1.5, alpha=0.6)
+    window, height = np.array(WINDOW, float), (shown * rank**slope)[WINDOW[0] - 1 : WINDOW[1]].mean().item()
+    label = f"{name}, {slope:.2f} ± {spectrum['standard_error'].item():.2f}"
+    panel.plot(window, height * window**-slope, color=color, label=label)
+
+
 # %%
 if __name__ == "__main__":
-    jax.config.update("jax_enable_x64", True)
-    plt.rcParams.update(ts.study.style())
+    ts.study.set_up()
     data = simulate(PRESETS["smoke"])
     draw(data)
-    for claim in claims(data):
-        print(claim)
+    print(*claims(data), sep="\n")

@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-import xarray as xr
 
 import theorysim as ts
 
@@ -48,7 +47,8 @@ METHODS = ("likelihood", "weighted", "unweighted")
 
 def draws_until(key, rate, successes):
     """Sums of geometric numbers; successes beyond the wanted count nothing."""
-    u = jax.random.uniform(key, (*rate.shape, SUCCESSES[-1]), rate.dtype, jnp.finfo(rate.dtype).tiny)
+    u = jax.random.uniform(key, (rate.size * SUCCESSES[-1],), rate.dtype, jnp.finfo(rate.dtype).tiny)
+    u = u.reshape(*rate.shape, SUCCESSES[-1])
     counted = jnp.arange(SUCCESSES[-1]) < successes
     return jnp.where(counted, jnp.ceil(jnp.log(u) / jnp.log1p(-rate)[..., None]), 0).sum(-1)
 
@@ -102,33 +102,16 @@ def simulate(preset):
         centred = z - weights @ z / weights.sum()
         return -(weights * centred) @ line / (weights @ centred**2)
 
-    many = np.array(SUCCESSES[1:], float)
-    return xr.DataTree.from_dict(
-        {
-            "theory": ts.sweep(
-                bias,
-                ts.Grid(rate=np.union1d(np.geomspace(RARE[0], RARE[-1], 60), RARE)),
-                dims={"usual": ["successes"]},
-                coords={"successes": np.array(SUCCESSES)},
-            ),
-            "simulation": ts.sweep(
-                sampled_bias,
-                ts.Grid(rate=RARE),
-                key=jax.random.key(0),
-                repeats=preset.batches,
-                dims={"usual": ["successes"], "unbiased": ["successes"]},
-                coords={"successes": np.array(SUCCESSES)},
-            ),
-            "spread_theory": ts.sweep(spread, ts.Grid(successes=np.union1d(np.geomspace(2, 20, 30), many))),
-            "spread": ts.sweep(
-                experiment,
-                ts.Grid(successes=many),
-                key=jax.random.key(1),
-                repeats=preset.batches,
-                dims={"mean": ["fit"], "spread": ["fit"]},
-                coords={"fit": list(METHODS)},
-            ),
-        }
+    many, every = np.array(SUCCESSES[1:], float), {"coords": {"successes": np.array(SUCCESSES)}}
+    bias_labels = {"dims": {"usual": ["successes"], "unbiased": ["successes"]}, **every}
+    fit_labels = {"dims": {"mean": ["fit"], "spread": ["fit"]}, "coords": {"fit": list(METHODS)}}
+    biases, fits = ({"key": jax.random.key(i), "repeats": preset.batches} for i in (0, 1))
+    rates = np.union1d(np.geomspace(RARE[0], RARE[-1], 60), RARE)
+    return ts.study.tree(
+        theory=ts.sweep(bias, ts.Grid(rate=rates), dims={"usual": ["successes"]}, **every),
+        simulation=ts.sweep(sampled_bias, ts.Grid(rate=RARE), **biases, **bias_labels),
+        spread_theory=ts.sweep(spread, ts.Grid(successes=np.union1d(np.geomspace(2, 20, 30), many))),
+        spread=ts.sweep(experiment, ts.Grid(successes=many), **fits, **fit_labels),
     )
 
 
@@ -143,8 +126,7 @@ def claims(data):
         at = {"successes": successes, "rate": RARE[1]}
         yield ts.study.agrees(
             f"likelihood estimate, {successes} successes",
-            f"{successes} successes at a rate of {RARE[1]:.1e}: ratio of the mean estimate by maximum likelihood to "
-            "rate",
+            f"{successes} successes at a rate of {RARE[1]:.1e}: mean estimate by maximum likelihood, over the rate",
             float(theory.sel(at)),
             ts.study.mean_estimate(points["usual"].sel(at)),
         )
@@ -189,8 +171,7 @@ def draw(data):
         if line:
             panels[1].plot(lines["successes"], lines[line], color=color)
         for panel, name in ((panels[1], "spread"), (panels[2], "mean")):
-            mean, error = ts.study.mean_and_error(fits[name].sel(fit=method))
-            panel.errorbar(mean["successes"], mean, error, fmt="o", color=color, label=method)
+            ts.study.points(panel, fits[name].sel(fit=method), color=color, label=method)
     panels[2].axhline(ALPHA, color="0.5", zorder=0)
     for panel in panels[1:]:
         panel.set(xlabel="successes $r$", xscale="log")
@@ -204,9 +185,8 @@ def draw(data):
 
 def bias_panel(panel, theory, points):
     for color, successes in zip(ts.study.PALETTE[3:], SUCCESSES, strict=False):
-        line, (mean, error) = theory.sel(successes=successes), ts.study.mean_and_error(points.sel(successes=successes))
-        panel.plot(line["rate"], line, color=color)
-        panel.errorbar(mean["rate"], mean, error, fmt="o", color=color, label=f"$r$ = {successes}")
+        line, samples = (of.sel(successes=successes) for of in (theory, points))
+        ts.study.line_and_points(panel, line, samples, color, label=f"$r$ = {successes}")
     panel.set(title="(a) bias of $r / K$", xlabel="pass rate $p$", ylabel="mean of $r / K$, over $p$")
     panel.set(xscale="log", ylim=(0.8, None))
     panel.legend()
@@ -214,9 +194,7 @@ def bias_panel(panel, theory, points):
 
 # %%
 if __name__ == "__main__":
-    jax.config.update("jax_enable_x64", True)
-    plt.rcParams.update(ts.study.style())
+    ts.study.set_up()
     data = simulate(PRESETS["smoke"])
     draw(data)
-    for claim in claims(data):
-        print(claim)
+    print(*claims(data), sep="\n")

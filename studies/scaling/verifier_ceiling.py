@@ -20,7 +20,6 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-import xarray as xr
 from scipy import stats
 
 import theorysim as ts
@@ -106,13 +105,11 @@ def simulate(preset):
     )
     lines = ts.sweep(of_model, ts.Grid(model=models, draws=np.union1d(numbers, shown)))
     grid = ts.Grid(model=models, false_positive=np.geomspace(1e-4, 0.5, 48), cost=np.array(COSTS))
-    return xr.DataTree.from_dict(
-        {
-            "theory": lines,
-            "simulation": simulation,
-            "utility": ts.sweep(utility, ts.Grid(cost=np.array(COSTS), draws=np.union1d(numbers, shown))),
-            "best": ts.sweep(best, grid),
-        }
+    return ts.study.tree(
+        theory=lines,
+        simulation=simulation,
+        utility=ts.sweep(utility, ts.Grid(cost=np.array(COSTS), draws=np.union1d(numbers, shown))),
+        best=ts.sweep(best, grid),
     )
 
 
@@ -142,14 +139,13 @@ def claims(data):
             ts.study.mean_estimate(utility.mean("draws")),
         )
         best = float(line.idxmax("draws"))
-        lost = ts.study.mean_estimate(utility.sel(draws=best) - utility.sel(draws=most))
         if best < most:
             yield ts.study.exceeds(
                 f"best number, cost {cost:g}",
                 f"middle model, mistakes cost {cost:g}: utility of the best number of draws in theory, {best:.0f}, "
                 f"less that of {most:.0f}; more draws do harm",
                 0,
-                lost,
+                ts.study.mean_estimate(utility.sel(draws=best) - utility.sel(draws=most)),
             )
 
 
@@ -166,18 +162,15 @@ def draw(data):
     figure, panels = plt.subplots(1, 3, figsize=ts.study.page(1, 3, 1.05))
     theory, points = data["theory"].to_dataset(), data["simulation"].to_dataset()
     for color, model in zip(ts.study.PALETTE, theory["model"].values, strict=False):
-        line, (mean, error) = theory.sel(model=model), ts.study.mean_and_error(points["correct"].sel(model=model))
-        panels[0].plot(line["draws"], line["correct"], color=color)
-        panels[0].errorbar(mean["draws"], mean, error, fmt="o", color=color, label=f"{model} model")
+        line, samples = (of["correct"].sel(model=model) for of in (theory, points))
+        ts.study.line_and_points(panels[0], line, samples, color, label=f"{model} model")
         best = data["best"]["best"].sel(model=model, cost=1.0)
         panels[2].plot(best["false_positive"], best.where(np.isfinite(best)), color=color)
     for color, cost in zip(ts.study.PALETTE[3:], COSTS, strict=False):
-        line = data["utility"]["utility"].sel(cost=cost)
-        mean, error = ts.study.mean_and_error(utility_of(points, cost).sel(model="middle"))
-        panels[1].plot(line["draws"], line, color=color)
-        panels[1].errorbar(mean["draws"], mean, error, fmt="o", color=color, label=f"$c$ = {cost:g}")
-        top = int(line.argmax("draws"))
-        panels[1].plot(line["draws"][top], line[top], marker="v", color="0.2", zorder=3, linestyle="none")
+        line, samples = data["utility"]["utility"].sel(cost=cost), utility_of(points, cost).sel(model="middle")
+        ts.study.line_and_points(panels[1], line, samples, color, label=f"$c$ = {cost:g}")
+        top = line[int(line.argmax("draws"))]
+        panels[1].plot(top["draws"], top, marker="v", color="0.2", zorder=3, linestyle="none")
     for panel in panels[:2]:
         panel.set_xscale("log", base=2)
         panel.set_xlabel("draws $K$")
@@ -192,9 +185,7 @@ def draw(data):
 
 # %%
 if __name__ == "__main__":
-    jax.config.update("jax_enable_x64", True)
-    plt.rcParams.update(ts.study.style())
+    ts.study.set_up()
     data = simulate(PRESETS["smoke"])
     draw(data)
-    for claim in claims(data):
-        print(claim)
+    print(*claims(data), sep="\n")

@@ -323,3 +323,15 @@ def test_a_decay_is_differentiated_by_the_implicit_function_theorem():
     numeric = (exponent(values + 1e-5 * direction) - exponent(values - 1e-5 * direction)) / 2e-5
     np.testing.assert_allclose(jax.jit(jax.grad(exponent))(values) @ direction, numeric, rtol=1e-8)
     np.testing.assert_allclose(jax.jvp(exponent, (values,), (direction,))[1], numeric, rtol=1e-8)
+
+
+def test_a_masked_regression_is_that_of_the_inputs_used():
+    x = jax.random.normal(jax.random.key(9), (12, 20))
+    kernel, used = x @ x.T, jnp.arange(12) % 3 > 0
+    targets = jnp.stack([x[:, 0], x[:, 1] ** 2], 1)
+    found = kr.solve_used(kernel, targets, used, ridge=0.3)
+    rows = np.flatnonzero(used)
+    expected = np.linalg.solve(np.asarray(kernel)[np.ix_(rows, rows)] + 0.3 * np.eye(len(rows)), targets[rows])
+    np.testing.assert_allclose(found[rows], expected, rtol=1e-9)
+    assert (np.asarray(found)[~np.asarray(used)] == 0).all()
+    np.testing.assert_allclose(kr.solve_used(kernel, targets[:, 0], used, ridge=0.3)[rows], expected[:, 0], rtol=1e-9)

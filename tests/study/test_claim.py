@@ -13,8 +13,13 @@ from theorysim.study import (
     exceeds,
     exponent,
     exponent_agrees,
+    exponents,
     extrapolate,
+    lies_below,
     limit_agrees,
+    mean_estimate,
+    mean_of_points,
+    scatter_agrees,
     stays_below,
 )
 
@@ -125,3 +130,57 @@ def test_one_sided_claims_clear_their_bound_by_three_standard_errors():
     assert not exceeds("a", "b", 0, Estimate(0.29, 0.1)).holds
     assert stays_below("a", "b", 1, Estimate(0.69, 0.1)).holds
     assert not stays_below("a", "b", 1, Estimate(0.71, 0.1)).holds
+
+
+def table(values, **coords):
+    return xr.DataArray(values, coords, (*coords, "repeat"))
+
+
+def test_means_over_independent_samples_of_several_dimensions():
+    values = np.random.default_rng(0).normal(size=(3, 8))
+    found = mean_estimate(table(values, design=[1, 2, 3]), over=("design", "repeat"))
+    assert found.value == pytest.approx(values.mean())
+    assert found.standard_error == pytest.approx(values.std(ddof=1) / np.sqrt(24))
+    with pytest.raises(ValueError, match="can only convert an array of size 1"):
+        mean_estimate(table(values, design=[1, 2, 3]))
+
+
+def test_means_of_points_leave_out_those_that_are_undefined():
+    values = np.random.default_rng(0).normal(size=(3, 8))
+    values[1] = np.nan
+    found = mean_of_points(table(values, point=[1, 2, 3]))
+    kept = values[[0, 2]]
+    assert found.value == pytest.approx(kept.mean())
+    errors = kept.std(1, ddof=1) / np.sqrt(8)
+    assert found.standard_error == pytest.approx(np.sqrt((errors**2).sum()) / 2)
+
+
+def test_pairs_are_compared_by_their_differences():
+    noise = np.random.default_rng(0).normal(size=8)
+    difference = 0.01 * np.random.default_rng(1).normal(size=8)
+    found = lies_below("name", "a sentence", table(noise), table(noise + 0.1 + difference))
+    assert found.holds
+    assert found.standard_error == pytest.approx(difference.std(ddof=1) / np.sqrt(8))
+    assert not lies_below("name", "a sentence", table(noise), table(noise - 0.1 + difference)).holds
+
+
+@pytest.mark.parametrize(("scale", "holds"), [(1.0, True), (0.8, False)])
+def test_scatter_is_that_of_students_t(scale, holds):
+    """4000 points of 5 samples each; where theory is off by as much as the means scatter, the claim fails."""
+    samples = np.random.default_rng(0).normal(size=(4000, 5))
+    off = np.random.default_rng(1).normal(size=4000) * np.sqrt((1 / scale**2 - 1) / 5)
+    claim = scatter_agrees("name", "what", table(samples, point=np.arange(4000)), xr.DataArray(off, dims="point"))
+    assert claim.holds == holds
+
+
+def test_exponents_of_all_indices():
+    sizes = np.array([2.0, 4.0, 8.0])
+    powers = np.array([0.5, 1.0])
+    noise = 1 + 0.01 * np.random.default_rng(0).normal(size=(2, 3, 6))
+    samples = sizes[None, :, None] ** powers[:, None, None] * noise
+    value, error = exponents(table(samples, case=[1, 2], width=sizes))
+    assert value.dims == error.dims == ("case",)
+    alone = exponent(sizes, samples[1])
+    assert value[1].item() == pytest.approx(float(alone.value))
+    assert error[1].item() == pytest.approx(float(alone.standard_error))
+    assert (abs(value.values - powers) < 4 * error.values).all()

@@ -17,13 +17,13 @@ SIMULATED = "simulated.txt"
 
 
 CHEAP = """def simulate(preset):
+    import xarray as xr
+
     samples = np.random.default_rng(0).normal(1.0, 0.1, (preset.repeats, 3, DEPTH)) + 1e-6 * preset.width
     labels = {"weight_var": [1.0, 2.0, 3.0], "layer": 1 + np.arange(DEPTH)}
-    return xr.DataTree.from_dict(
-        {
-            "theory": xr.Dataset({"variance": (("weight_var", "layer"), np.ones((3, DEPTH)))}, labels),
-            "simulation": xr.Dataset({"variance": (("repeat", "weight_var", "layer"), samples)}, labels),
-        }
+    return ts.study.tree(
+        theory=xr.Dataset({"variance": (("weight_var", "layer"), np.ones((3, DEPTH)))}, labels),
+        simulation=xr.Dataset({"variance": (("repeat", "weight_var", "layer"), samples)}, labels),
     )
 
 
@@ -104,7 +104,7 @@ def test_two_runs_write_the_same_bytes(folder):
         ("DEPTH = 12", "DEPTH = 13", True),
         ('"smoke": Preset(100, 16)', '"smoke": Preset(100, 17)', True),
         ('"paper": Preset(1000, 1024)', '"paper": Preset(2000, 1024)', False),
-        ("    return xr.DataTree", "    # a comment\n    return xr.DataTree", False),
+        ("    return ts.study", "    # a comment\n    return ts.study", False),
         ('TITLE = "The variance of deep layers"', 'TITLE = "Another title"', False),
         ("tolerance=3 /", "tolerance=4 /", False),
         ('xlabel="layer"', 'xlabel="depth"', False),
@@ -178,7 +178,7 @@ def test_a_failing_claim_fails_and_everything_is_drawn(folder):
         ('"deep variance",', '"",', "a claim has name='': give its name"),
         ("yield ts.study.Claim(", "yield (lambda *_, **__: 1)(", "yields int: it yields Claims"),
         ("import theorysim as ts", "import theorysim as ts\nimport nothing_like_this", "nothing_like_this"),
-        ('"theory": xr', '"prediction": xr', "it returns an xarray.DataTree with the nodes"),
+        ("return ts.study.tree(", "return dict(", "it returns an xarray.DataTree with the nodes"),
         ("yield ts.study.Claim(", "return []\n    yield ts.study.Claim(", "states at least one checked number"),
         ("tolerance=3 / np.sqrt(deviations.size)", "tolerance=np.inf", "give a finite number > 0"),
         ("figure, axes =", "1 / 0\n    figure, axes =", "ZeroDivisionError"),
@@ -340,7 +340,7 @@ def test_names_of_figures_may_have_dots(folder):
 
 def test_an_interrupted_sweep_stops_the_pipeline_and_is_not_kept(folder):
     path = folder / "studies/demo.py"
-    edit(path, "    return xr.DataTree.from_dict(", "    data = xr.DataTree.from_dict(")
+    edit(path, "    return ts.study.tree(", "    data = ts.study.tree(")
     partial = "data = data.map_over_datasets(lambda d: d.assign_coords(computed=True))"
     edit(path, "# %%\ndef claims", f"    {partial}\n    return data\n\n\n# %%\ndef claims")
     with pytest.raises(KeyboardInterrupt):

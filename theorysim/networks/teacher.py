@@ -1,6 +1,6 @@
 """A teacher whose loss falls as powers of width and data."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,15 +27,13 @@ class PowerLawTeacher(NamedTuple):
     def draw(self, key: Array, count: int) -> tuple[Float[Array, "count dim"], Float[Array, " count"]]:
         """Fresh data: inputs and noisy targets."""
         of_inputs, noise = jax.random.split(key)
-        x = jax.random.normal(of_inputs, (count, len(self.variances)), self.variances.dtype)
-        x = x * jnp.sqrt(self.variances)[None]
+        x = _normal(of_inputs, (count, len(self.variances)), self.variances.dtype) * jnp.sqrt(self.variances)[None]
         spread = jnp.sqrt(jnp.asarray(self.noise_var, x.dtype))
         return x, x @ self.weights + spread * jax.random.normal(noise, (count,), x.dtype)
 
     def features(self, key: Array, width: int) -> Float[Array, "width dim"]:
         """Random features: rows F_j such that x -> F x, whose mean square norm is the trace of the variances."""
-        shape = (width, len(self.variances))
-        return jax.random.normal(key, shape, self.variances.dtype) / jnp.sqrt(1.0 * width)
+        return _normal(key, (width, len(self.variances)), self.variances.dtype) / jnp.sqrt(1.0 * width)
 
     def loss(self, features: Float[Array, "width dim"], readout: Float[Array, " width"]) -> Scalar:
         """The mean square error on all data there could be, exactly."""
@@ -59,3 +57,8 @@ def power_law_teacher(
     i = jnp.arange(1, dim + 1, dtype=jnp.float32)
     variances = i ** -jnp.asarray(eigenvalue_decay, i.dtype)
     return PowerLawTeacher(variances, jnp.sqrt(i ** -jnp.asarray(target_decay, i.dtype) / variances), noise_var)
+
+
+def _normal(key: Array, shape: tuple[int, int], dtype: Any) -> Array:
+    """The numbers of `jax.random.normal`, drawn in one dimension: it compiles in half the time."""
+    return jax.random.normal(key, (shape[0] * shape[1],), dtype).reshape(shape)

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -149,7 +150,18 @@ class Fit:
 
     def __call__(self, **inputs: Any) -> Float[Array, "*shape"]:
         """The fitted loss at inputs of one shape."""
-        return self.law.fn(**{name: jnp.asarray(inputs[name], float) for name in self.law.inputs}, **self.parameters)
+        at = {name: jnp.asarray(inputs[name], float) for name in self.law.inputs}
+        return _predict(self.law, at, self.parameters)
+
+
+@partial(jax.jit, static_argnums=0)
+def _predict(law: Law, inputs: Mapping[str, Array], values: Mapping[str, Any]) -> Array:
+    return law.fn(**inputs, **values)
+
+
+@jax.jit
+def _log_prediction(problem: Problem, point: Float[Array, " parameters"]) -> Float[Array, " runs"]:
+    return problem.log_prediction(point)
 
 
 def fit(
@@ -176,10 +188,11 @@ def fit(
     free = _free(law, fixed or {})
     require_enough(law, inputs, int(free.sum()))
     warn_of_doubts(inputs, loss)
-    problem = _problem(law, inputs, loss, weights, objective or huber(), free)
+    problem = problem_of(law, inputs, loss, weights, objective or huber(), free)
     _require_units(problem, inputs)
     points = _starts(problem, starts, fixed or {})
-    ends = solve_all(problem, points, jnp.broadcast_to(problem.weights, (len(points), len(loss))))
+    all_weights = jnp.broadcast_to(problem.weights, (len(points), len(loss)))
+    ends = solve_all(problem, points, all_weights)
     values = np.asarray(ends.value)
     if not np.isfinite(values).any():
         raise RunsError(
@@ -187,7 +200,8 @@ def fit(
         )
     best = jax.tree.map(lambda leaf: leaf[np.nanargmin(values)], ends)
     if not best.converged:
-        best = jax.tree.map(lambda leaf: leaf[0], solve_all(problem, best.point[None], problem.weights[None]))
+        again = jnp.broadcast_to(best.point, points.shape)  # as many lanes: the same program
+        best = jax.tree.map(lambda leaf: leaf[0], solve_all(problem, again, all_weights))
     result = Fit(
         law=law,
         parameters={name: float(value) for name, value in problem.values(best.point).items()},
@@ -195,7 +209,7 @@ def fit(
         gradient_norm=float(best.gradient_norm),
         converged=bool(best.converged),
         basin_share=float(np.mean(values <= float(best.value) * (1 + SAME) + np.finfo(float).tiny)),
-        residuals=np.asarray(problem.log_loss - problem.log_prediction(best.point)),
+        residuals=np.asarray(problem.log_loss - _log_prediction(problem, best.point)),
         runs={**inputs, "loss": loss},
         problem=problem,
         point=best.point,
@@ -227,9 +241,13 @@ def _free(law: Law, fixed: Mapping[str, float]) -> np.ndarray:
     return np.array([float(name not in fixed) for name in law.parameters])
 
 
-def _problem(
+def problem_of(
     law: Law, inputs: Mapping[str, np.ndarray], loss: np.ndarray, weights: Any, objective: Objective, free: np.ndarray
 ) -> Problem:
+    """Runs in units of themselves: inputs over their geometric means, log losses less their mean.
+
+    **Raises:** `RunsError` for weights that are not one finite number >= 0 per run.
+    """
     if weights is not None:
         weights = np.asarray(weights, float)
         if weights.shape != loss.shape or not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
@@ -260,8 +278,8 @@ def _require_units(problem: Problem, inputs: Mapping[str, np.ndarray]) -> None:
     """Refuse a law whose parameters do not carry the units that its function gives them."""
     law, middle = problem.law, problem.law.box().mean(0)
     in_units = {name: jnp.asarray(values) for name, values in inputs.items()}
-    prediction = jnp.log(law.fn(**in_units, **problem.values(middle))) - problem.log_scale.get("loss", 0.0)
-    off = np.abs(np.asarray(prediction - problem.log_prediction(middle)))
+    prediction = np.log(_predict(law, in_units, problem.values(middle))) - problem.log_scale.get("loss", 0.0)
+    off = np.abs(np.asarray(prediction - _log_prediction(problem, middle)))
     if (off > UNITS).any():
         raise RunsError(
             f"{law.name}: in other units of {list(law.units)} it would predict other losses (their logarithms "
@@ -304,8 +322,10 @@ def _certify(problem: Problem, point: Float[Array, " parameters"]) -> dict[str, 
     law = problem.law
     free = np.asarray(problem.free) > 0
     names = [name for name, is_free in zip(law.parameters, free, strict=True) if is_free]
-    jacobian = np.asarray(slopes_at(problem, problem.inputs, point))[:, free]
-    _, singular, directions = np.linalg.svd(jacobian * np.sqrt(np.asarray(problem.weights))[:, None])
+    # Filled up as for `solve_all`, so that fits of about as many runs share this program, too.
+    filled = problem.padded(-(-len(problem.log_loss) // LANES) * LANES)
+    jacobian = np.asarray(slopes_at(filled, filled.inputs, point))[:, free]
+    _, singular, directions = np.linalg.svd(jacobian * np.sqrt(np.asarray(filled.weights))[:, None])
     rank = int((singular > RANK * singular[0]).sum())
     weakest = dict(zip(names, directions[-1].tolist(), strict=True))
     if rank < len(names) and not _vanishes(problem, point, weakest):

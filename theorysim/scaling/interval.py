@@ -75,9 +75,9 @@ def bootstrap_weights(
         raise RunsError(f"groups has {len(members)} entries for {len(weights)} runs: give one each")
     if count < 2:
         raise RunsError("groups: all runs are in one group, and resampling it says nothing; give at least two")
-    drawn = jax.random.randint(key, (samples, count), 0, count)
-    counts = jax.vmap(lambda drawn: jnp.zeros(count).at[drawn].add(1.0))(drawn)
-    return counts[:, members] * weights[None]
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))  # on the host: nothing to compile
+    counts = rng.multinomial(count, np.full(count, 1 / count), samples)
+    return jnp.asarray(counts[:, members] * np.asarray(weights))
 
 
 class Sandwich(NamedTuple):

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from theorysim.checks import is_traced, require_finite, require_nonnegative, require_positive
 from theorysim.root import root
@@ -264,6 +264,18 @@ def held_out_error(spectrum: Spectrum, samples: ScalarLike, *, ridge: ScalarLike
     return learning_curve(shifted, samples).error / (1 - samples / n)
 
 
+def solve_used(
+    kernel: Float[Array, "n n"], targets: Float[Array, "n *outputs"], used: Bool[Array, " n"], *, ridge: ScalarLike
+) -> Float[Array, "n *outputs"]:
+    """(K + ridge)^-1 targets of the inputs that are `used`, and zero for the others.
+
+    They are masked, not left out, so that training sets of all sizes share one program.
+    """
+    kept = used.astype(kernel.dtype)
+    block = kernel * kept[:, None] * kept[None] + jnp.diag(ridge * kept + (1 - kept))
+    return jax.scipy.linalg.solve(block, targets * kept.reshape(-1, *(1,) * (targets.ndim - 1)), assume_a="pos")
+
+
 class Decay(NamedTuple):
     """The exponent of values ~ rank^-exponent over a window of ranks, and its standard error.
 
@@ -286,10 +298,16 @@ def decay(values: Float[Array, " ranks"], first: int, last: int) -> Decay:
     if not 1 <= first <= last - 7 < len(values):
         raise ValueError(f"first={first}, last={last} of {len(values)} ranks: give a window of 8 or more among them")
     middle = max(first + 3, min(round((first * last) ** 0.5), last - 4))
-    whole, low, high = (
-        _gamma_line(jnp.log(jnp.arange(start, stop + 1.0)), values[start - 1 : stop])
-        for start, stop in ((first, last), (first, middle), (middle + 1, last))
-    )
+    rank = jnp.arange(first, last + 1)
+    windows = jnp.stack([rank > 0, rank <= middle, rank > middle])
+    return _decay(jnp.log(rank.astype(values.dtype)), values[first - 1 : last], windows)
+
+
+@jax.jit
+def _decay(x: Array, values: Array, windows: Array) -> Decay:
+    """Over the first of the windows; the others are its halves."""
+    lines = jax.vmap(_gamma_line, (None, None, 0))(x, values, windows)
+    whole, low, high = (Decay(exponent, error) for exponent, error in zip(*lines, strict=True))
     by_chance = jnp.square(low.standard_error) + jnp.square(high.standard_error)
     drift = jnp.maximum(jnp.square(low.exponent - high.exponent) - by_chance, 0) / 4
     return Decay(whole.exponent, jnp.sqrt(jnp.square(whole.standard_error) + drift))
@@ -308,9 +326,11 @@ def predicted_exponent(spectrum: Spectrum, first: int, last: int) -> Decay:
     )
 
 
-def _gamma_line(x: Array, values: Array) -> Decay:
+def _gamma_line(x: Array, values: Array, used: Array) -> Decay:
     """The line that maximises minus the sum of log mean + value / mean, from the one through the logarithms."""
-    design = jnp.stack([jnp.ones_like(x), x - x.mean()], 1)
+    weights = used.astype(values.dtype)
+    values, count = values * weights, weights.sum()
+    design = jnp.stack([weights, weights * (x - weights @ x / count)], 1)
     inverse = jnp.linalg.inv(design.T @ design)
 
     def log_likelihood(line: Array) -> Scalar:
@@ -323,7 +343,7 @@ def _gamma_line(x: Array, values: Array) -> Decay:
     line = jax.lax.stop_gradient(maximise(log_likelihood, information, jax.lax.stop_gradient(start)).point)
     # One more step, which moves nothing, carries the derivatives by the implicit function theorem.
     line = line + jnp.linalg.solve(information(line), jax.grad(log_likelihood)(line))
-    scatter = jnp.square(values * jnp.exp(-design @ line) - 1).sum() / (len(x) - 2)
+    scatter = (weights * jnp.square(values * jnp.exp(-design @ line) - 1)).sum() / (count - 2)
     return Decay(-line[1], jnp.sqrt(scatter * inverse[1, 1]))
 
 

@@ -165,9 +165,49 @@ def exponent_agrees(
     return agrees(name, sentence, predicted, exponent(*_table(samples, along)), **options)
 
 
-def mean_estimate(samples: "xr.DataArray") -> Estimate:
-    """Mean over the dimension `repeat`, all that is left, and its standard error."""
-    return Estimate(*(part.item() for part in mean_and_error(samples)))
+def lies_below(name: str, sentence: str, samples: "xr.DataArray", other: "xr.DataArray") -> Claim:
+    """The mean over `repeat` lies below that of others, by three standard errors of the difference of pairs."""
+    error = mean_estimate(samples - other).standard_error
+    return stays_below(name, sentence, other.mean().item(), Estimate(samples.mean().item(), error))
+
+
+def scatter_agrees(name: str, what: str, samples: "xr.DataArray", theory: "xr.DataArray") -> Claim:
+    """Points scatter about theory as their standard errors say: a claim for all points of a grid at once.
+
+    With R repeats of Gaussian samples, the distance of a mean from its expectation, in units of its standard error, is
+    Student's t of f = R - 1 degrees of freedom: |t| has the mean 2 sqrt(f) / ((f - 1) B(f / 2, 1 / 2)), and the mean
+    square f / (f - 2). Points are independent.
+    """
+    from scipy.special import beta
+
+    mean, error = mean_and_error(samples)
+    distance, freedom = abs((mean - theory) / error), samples.sizes["repeat"] - 1
+    expected = 2 * math.sqrt(freedom) / ((freedom - 1) * beta(freedom / 2, 1 / 2))
+    spread = math.sqrt((freedom / (freedom - 2) - expected**2) / distance.size)
+    sentence = f"{what}: mean distance of networks from theory, in standard errors, is that of Student's t"
+    return agrees(name, sentence, expected, Estimate(distance.mean().item(), spread), span=(0, math.inf))
+
+
+def mean_of_points(samples: "xr.DataArray") -> Estimate:
+    """Over those points of a grid that are not NaN, each an independent mean over `repeat`."""
+    mean, error = mean_and_error(samples)
+    return Estimate(mean.mean().item(), math.sqrt((error**2).sum().item()) / error.count().item())
+
+
+def exponents(samples: "xr.DataArray", along: str = "width") -> "tuple[xr.DataArray, xr.DataArray]":
+    """The exponent in the size for each index of the other dimensions, and its standard error."""
+    samples = samples.transpose(..., along, "repeat")
+    shape = samples.shape[:-2]
+    found = [exponent(samples[along].values, table) for table in samples.values.reshape(-1, *samples.shape[-2:])]
+    empty = samples.isel({along: 0, "repeat": 0}, drop=True)
+    value, error = (np.array(part, float).reshape(shape) for part in zip(*found, strict=True))
+    return empty.copy(data=value), empty.copy(data=error)
+
+
+def mean_estimate(samples: "xr.DataArray", over: tuple[str, ...] = ("repeat",)) -> Estimate:
+    """Mean over dimensions along which samples are independent, all that are left, and its standard error."""
+    count = math.prod(samples.sizes[dim] for dim in over)
+    return Estimate(samples.mean(over).item(), samples.std(over, ddof=1).item() / math.sqrt(count))
 
 
 def mean_and_error(samples: "xr.DataArray") -> "tuple[xr.DataArray, xr.DataArray]":

@@ -8,6 +8,17 @@ from theorysim.study.load import StudyError
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 
 
+def set_up() -> None:
+    """What the pipeline sets around a study: float64, and the look of figures. For a study that runs as a notebook."""
+    import jax
+    import matplotlib.pyplot as plt
+
+    from theorysim.figure import style
+
+    jax.config.update("jax_enable_x64", True)
+    plt.rcParams.update(style())
+
+
 def execute(path: Path, out: Path) -> Path:
     """Convert a study from the percent format, run every cell, and write `out`/STUDY.ipynb.
 

@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-import xarray as xr
 
 import theorysim as ts
 
@@ -50,11 +49,9 @@ def simulate(preset):
         }
 
     labels = {"dims": {"variance": ["layer"]}, "coords": {"layer": 1 + np.arange(DEPTH)}}
-    return xr.DataTree.from_dict(
-        {
-            "theory": ts.sweep(theory, grid, **labels),
-            "simulation": ts.sweep(network, grid, key=jax.random.key(0), repeats=preset.repeats, **labels),
-        }
+    return ts.study.tree(
+        theory=ts.sweep(theory, grid, **labels),
+        simulation=ts.sweep(network, grid, key=jax.random.key(0), repeats=preset.repeats, **labels),
     )
 
 
@@ -91,9 +88,7 @@ def draw(data):
 
 # %%
 if __name__ == "__main__":
-    jax.config.update("jax_enable_x64", True)
-    plt.rcParams.update(ts.study.style())
+    ts.study.set_up()
     data = simulate(PRESETS["smoke"])
     draw(data)
-    for claim in claims(data):
-        print(claim)
+    print(*claims(data), sep="\n")
