@@ -158,3 +158,9 @@ def test_bad_input_is_named():
     ]:
         with pytest.raises(ValueError, match=message):
             abc.transfer(**{"role": "input", "ratio": 2.0, "optimizer": "sgd"} | wrong)
+
+
+@pytest.mark.usefixtures("untyped")
+def test_lists_are_exponents():
+    given = abc.Parametrisation([0.0, 0.5, 0.5], [0.0, 0.0, 0.0], 0.0)
+    assert abc.REGIMES[int(abc.regime(given))] == "kernel"

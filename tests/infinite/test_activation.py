@@ -271,3 +271,61 @@ def test_the_limits_take_bare_functions():
     x = jnp.array([[1.0, 0.3], [-0.2, 0.8]])
     bare, named = (infinite.fully_connected(fn, x, depth=1) for fn in (jnp.tanh, tanh))
     np.testing.assert_allclose(bare.ntk, named.ntk, rtol=1e-13)
+
+
+SIGN = Activation("sign", jnp.sign, kinks=(0.0,))
+STEP = Activation("step", lambda x: jnp.where(x > 0.5, 1 + x, 0.2 * x), kinks=(0.5,))
+HARD = Activation("hard tanh", lambda x: jnp.clip(x, -1, 1), kinks=(-1.0, 1.0))
+
+
+def test_duals_of_the_sign_are_the_arcsine_law():
+    rho = jnp.array([-1.0, -0.9, 0.0, 0.3, 1 - 1e-9, 1.0])
+    np.testing.assert_allclose(SIGN.dual(2.0, 2.0, 2 * rho), 2 / np.pi * np.arcsin(rho), rtol=1e-8, atol=1e-15)
+    slope = SIGN.dual_derivative(2.0, 2.0, 2 * rho)
+    np.testing.assert_allclose(slope[1:-1], 1 / (np.pi * np.sqrt(1 - np.square(rho[1:-1]))), rtol=1e-6)
+    assert np.isinf(slope[np.array([0, -1])]).all()
+    assert [SIGN.jumps, STEP.jumps, HARD.jumps, relu.jumps, tanh.jumps] == [True, True, False, False, False]
+
+
+@pytest.mark.parametrize("activation", [STEP, HARD], ids=lambda activation: activation.name)
+@pytest.mark.parametrize("k", [0.4, -0.9])
+def test_derivatives_of_duals_see_the_jumps(activation, k):
+    """T' is dT/dk, jumps of phi included, and its own derivatives include those of phi'."""
+    at, step = np.array([1.3, 0.8, k]), 1e-5
+
+    def differences(fn):
+        return [(fn(*(at + step * e)) - fn(*(at - step * e))) / (2 * step) for e in np.eye(3)]
+
+    for dual in (activation.dual, activation.dual_derivative):
+        found = jax.jit(jax.grad(dual, (0, 1, 2)))(*map(jnp.asarray, at))
+        np.testing.assert_allclose(found, differences(dual), rtol=1e-6)
+    np.testing.assert_allclose(activation.dual_derivative(*at), differences(activation.dual)[2], rtol=1e-8)
+
+
+def test_a_dual_of_piecewise_linear_functions_has_derivatives_in_each_variance():
+    """Where q1 = q2 too, at which the angle has a formula that keeps its digits."""
+    found = jax.grad(relu.dual, (0, 1))(jnp.asarray(1.3), jnp.asarray(1.3), jnp.asarray(0.4))
+    beside = jax.grad(relu.dual, (0, 1))(jnp.asarray(1.3), jnp.asarray(1.3 + 1e-12), jnp.asarray(0.4))
+    np.testing.assert_allclose(found, beside, rtol=1e-10)
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-14)
+
+
+def test_quadrature_that_does_not_resolve_its_function_is_nan():
+    assert jnp.isnan(gaussian_mean(jnp.tanh, jnp.asarray(1e4)) + 1) == jnp.isnan(jnp.nan)
+    assert jnp.isnan(gaussian_mean(lambda x: jnp.tanh(x) ** 2, jnp.asarray(1e4)))
+    assert jnp.isnan(gaussian_mean(jax.nn.relu, jnp.asarray(1.0)))
+    assert jnp.isnan(infinite.mish.dual(1e5, 1e5, 5e4))
+    np.testing.assert_allclose(gaussian_mean(lambda x: jnp.tanh(x) ** 2, jnp.asarray(100.0)), tanh.dual(100, 100, 100))
+
+
+def test_traced_parameters_go_through_closed_duals_and_are_refused_elsewhere():
+    def slope(frequency):
+        return infinite.sinusoid(frequency, 0.3).dual_derivative(1.0, 1.2, 0.4)
+
+    step = 1e-6
+    difference = (slope(0.7 + step) - slope(0.7 - step)) / (2 * step)
+    np.testing.assert_allclose(jax.grad(slope)(0.7), difference, rtol=1e-8)
+    with pytest.raises(ValueError, match="'scaled' has traced parameters"):
+        jax.grad(lambda a: Activation("scaled", lambda x: jnp.tanh(a * x)).dual(1.0, 1.0, 0.5))(1.0)
+    with pytest.raises(ValueError, match="'leaky_relu' has traced parameters"):
+        jax.grad(lambda a: infinite.phase.chi(infinite.leaky_relu(a), 1.0, weight_var=1.0))(0.1)

@@ -193,3 +193,14 @@ def test_bad_input_is_refused():
             deep_kernel.fit(identity, X, Y, **{**arguments, **change})
     with pytest.raises(ValueError, match="x is float32"):
         deep_kernel.fit(identity, X.astype("float32"), Y, **arguments)
+
+
+@pytest.mark.usefixtures("untyped")
+def test_targets_are_one_row_per_input():
+    setting = {"depth": 2, "nu": 1.0, "noise_var": NOISE}
+    column, flat = (deep_kernel.fit(identity, X, y, **setting) for y in (Y[:, :1], Y[:, 0]))
+    np.testing.assert_array_equal(flat.factors, column.factors)
+    predicted = deep_kernel.predict(identity, X, Y[:, 0], flat.factors, X[:2], noise_var=NOISE)
+    assert predicted.mean.shape == (2,)
+    with pytest.raises(ValueError, match=r"targets has shape \(2, 5\): give \(5,\), or \(5, outputs\)"):
+        deep_kernel.fit(identity, X, Y.T, **setting)

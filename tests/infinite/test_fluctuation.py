@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from theorysim.infinite import cdf_correction, nngp_variance
+from theorysim.infinite import Activation, cdf_correction, nngp_variance
 
 X = jax.random.normal(jax.random.key(0), (4, 6))
 
@@ -72,3 +72,22 @@ def test_bad_arguments_are_refused():
         cdf_correction(jax.scipy.stats.norm.pdf, X[0], kernel_variance=-1.0)
     with pytest.raises(ValueError, match="x holds 1 values that are not finite"):
         nngp_variance(jnp.tanh, X.at[0, 0].set(jnp.nan), depth=1)
+
+
+def test_a_single_input_has_the_variance_that_it_has_among_others():
+    setting = {"depth": 2, "weight_var": 1.5, "bias_var": 0.2}
+    alone, among = (nngp_variance(jnp.tanh, x, **setting) for x in (X[:1], X))
+    np.testing.assert_allclose(alone[0, 0], among[0, 0], rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("activation", "x", "message"),
+    [
+        (jnp.tanh, jnp.concatenate([X, -2 * X[:1]]), "x holds two inputs on one line"),
+        (jnp.tanh, 100 * X, "57 nodes do not resolve 'tanh' at the variance"),
+        (Activation("sign", jnp.sign, kinks=(0.0,)), X, "'sign' jumps at one of its kinks"),
+    ],
+)
+def test_inputs_that_quadrature_does_not_hold_are_refused(activation, x, message):
+    with pytest.raises(ValueError, match=message):
+        nngp_variance(activation, x, depth=1)

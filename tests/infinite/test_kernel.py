@@ -394,3 +394,79 @@ def test_without_neural_tangents_the_error_says_what_to_do(monkeypatch):
         _ = neural_tangents.stax
     with pytest.raises(AttributeError, match="it has stax and predict"):
         _ = neural_tangents.empirical
+
+
+def second_moment(slope, x, weight_var, bias_var):
+    """weight_var E[phi'(w . x + b)^2 w w^T], by quadrature along x, the bias, and across."""
+    nodes = np.linspace(-9, 9, 401)
+    weights = np.exp(-(nodes**2) / 2) / np.sqrt(2 * np.pi) * (nodes[1] - nodes[0])
+    norm, variance = np.linalg.norm(x), weight_var / len(x)
+    u = np.sqrt(variance) * norm * nodes[:, None] + np.sqrt(bias_var) * nodes[None, :]
+    squares = np.asarray(slope(jnp.asarray(u))) ** 2 @ weights
+    along = np.outer(x, x) / norm**2
+    return (
+        weight_var * variance * ((weights * nodes**2) @ squares * along + weights @ squares * (np.eye(len(x)) - along))
+    )
+
+
+@pytest.mark.parametrize(
+    "activation", [erf, tanh, infinite.gelu, infinite.softplus, infinite.mish], ids=lambda activation: activation.name
+)
+def test_mixed_derivatives_at_equal_inputs_are_those_of_features(activation):
+    """d^2 K(x, z) / dx dz at z = x: what Gaussian processes of derivatives are made of."""
+    x, setting = jnp.array([0.4, -1.1, 0.8]), {"weight_var": 1.7, "bias_var": 0.3}
+
+    def nngp(x, z):
+        return fully_connected(activation, x[None], z[None], depth=1, **setting).nngp[0, 0]
+
+    expected = second_moment(activation.derivative, np.asarray(x), **setting)
+    np.testing.assert_allclose(jax.jit(jax.jacfwd(jax.grad(nngp), 1))(x, x), expected, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("activation", [erf, tanh, infinite.silu], ids=lambda activation: activation.name)
+def test_kernels_of_raw_pixels_are_those_of_the_duals(activation):
+    """Inputs from 0 to 255; of the network by two compositions of T and T', which were tested by themselves."""
+    x = jax.random.uniform(jax.random.key(0), (4, 64), maxval=255.0)
+    unit = 200 * x / jnp.sqrt(jnp.square(x).mean(1, keepdims=True))
+    for inputs, options in ((x, {}), (unit, {"normalised": True})):
+        kernel = inputs @ inputs.T / 64
+        ntk = kernel
+        for _ in range(2):
+            q = jnp.diag(kernel)
+            triple = q[:, None], q[None, :], kernel
+            kernel, ntk = activation.dual(*triple), activation.dual_derivative(*triple) * ntk
+            ntk = ntk + kernel
+        found = fully_connected(activation, inputs, depth=2, **options)
+        np.testing.assert_allclose(found.nngp, kernel, rtol=1e-9)
+        np.testing.assert_allclose(found.ntk, ntk, rtol=1e-8)
+        assert np.linalg.eigvalsh(found.nngp)[0] > 0
+
+
+def test_inputs_at_which_quadrature_fails_are_refused():
+    with pytest.raises(ValueError, match="quadrature does not resolve 'mish' at the variances"):
+        fully_connected(infinite.mish, 300 * X1, depth=1)
+    with pytest.warns(UserWarning, match="has kinks"), pytest.raises(ValueError, match="name the activation's kinks"):
+        fully_connected(lambda x: jnp.maximum(x, 0.1 * x), X1, depth=1)
+
+
+@pytest.mark.parametrize("options", [{}, {"normalised": True}])
+def test_kernels_of_a_jump_are_the_arcsine_laws(options):
+    sign = Activation("sign", jnp.sign, kinks=(0.0,))
+    rho = ON_SPHERE @ ON_SPHERE.T / 8
+    found = fully_connected(sign, ON_SPHERE, depth=1, **options)
+    off = ~np.eye(5, dtype=bool)
+    nngp = 2 / np.pi * np.arcsin(np.clip(rho, -1, 1))
+    np.testing.assert_allclose(found.nngp[off], nngp[off], rtol=1e-12)
+    np.testing.assert_allclose(jnp.diag(found.nngp), 1, rtol=1e-14)
+    ntk = nngp[off] + rho[off] * 2 / np.pi / np.sqrt(1 - rho[off] ** 2)
+    np.testing.assert_allclose(found.ntk[off], ntk, rtol=1e-12)
+    assert np.isinf(jnp.diag(found.ntk)).all()
+
+
+def test_a_slope_may_be_traced():
+    def ntk(slope):
+        return fully_connected(infinite.leaky_relu(slope), X1, depth=2).ntk.sum()
+
+    step = 1e-6
+    difference = (ntk(0.1 + step) - ntk(0.1 - step)) / (2 * step)
+    np.testing.assert_allclose(jax.jit(jax.value_and_grad(ntk))(0.1), (ntk(0.1), difference), rtol=1e-8)

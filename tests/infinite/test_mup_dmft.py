@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from theorysim.infinite import Activation, dynamics, fully_connected, mup, tanh
+from theorysim.infinite import Activation, dynamics, fully_connected, mup, relu, tanh
 from theorysim.infinite.mup.dmft import extend
 from theorysim.networks import train_mup
 
@@ -187,3 +187,8 @@ def test_bad_input_is_refused(change, message):
     arguments = {"x": X, "targets": Y, "depth": 2, "gamma0": 1.0, **SMALL, **change}
     with pytest.raises(ValueError, match=message):
         mup.dmft(jnp.tanh, **arguments)
+
+
+def test_kinks_are_refused():
+    with pytest.raises(ValueError, match=r"activation .relu. has kinks, .* take `mup\.particles`"):
+        mup.dmft(relu, X, Y, depth=2, gamma0=1.0, **SMALL)

@@ -254,3 +254,33 @@ def test_tables_are_the_duals_they_tabulate(activation, rtol):
 def test_numbers_out_of_range_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_where_every_variance_is_fixed_there_is_no_fixed_point():
+    unknown = Activation("relu without slopes", jax.nn.relu, kinks=(0.0,))
+    for activation in (relu, unknown):
+        assert jnp.isnan(phase.fixed_point(activation, weight_var=2.0, bias_var=0.0))
+        np.testing.assert_allclose(phase.fixed_point(activation, weight_var=1.5, bias_var=0.1), 0.4, rtol=1e-12)
+
+
+def test_numbers_are_broadcast():
+    weight_vars, biases = np.array([[1.5], [3.0]]), [0.1, 0.2, 0.4]
+    q = phase.fixed_point(erf, weight_var=weight_vars, bias_var=biases)
+    assert q.shape == (2, 3)
+    one = phase.fixed_point(erf, weight_var=3.0, bias_var=0.4)
+    np.testing.assert_allclose(q[1, 2], one, rtol=1e-13)
+    np.testing.assert_allclose(phase.chi(erf, q, weight_var=weight_vars)[1, 2], 12 / np.pi / np.sqrt(1 + 4 * one))
+
+
+def test_the_slope_of_a_jump_is_refused_but_not_its_variance():
+    sign = Activation("sign", jnp.sign, kinks=(0.0,))
+    np.testing.assert_allclose(phase.fixed_point(sign, weight_var=1.5, bias_var=0.2), 1.7, rtol=1e-13)
+    with pytest.raises(ValueError, match="'sign' jumps at one of its kinks"):
+        phase.chi(sign, 1.0, weight_var=1.0)
+
+
+def test_variance_maps_hold_at_large_variances_or_are_nan():
+    np.testing.assert_allclose(
+        phase.variance_map(erf, 1e6, weight_var=1.0, bias_var=0.0), 2 / np.pi * np.arcsin(2e6 / (1 + 2e6)), rtol=1e-12
+    )
+    assert jnp.isnan(phase.variance_map(Activation("plain", erf.fn), 1e6, weight_var=1.0, bias_var=0.0))

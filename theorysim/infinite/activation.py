@@ -34,6 +34,7 @@ from theorysim.quadrature import (
 from theorysim.typing import Scalar, ScalarLike, as_floats
 
 Covariance = Float[Array, "..."]
+CovarianceLike = Covariance | Float[np.ndarray, "..."] | float | int
 Dual = Callable[[Covariance, Covariance, Covariance], Covariance]
 TURNS = 64  # angles at which a dual with kinks is integrated
 KINK_DEGREES = (128, 256)  # of Hermite polynomials, beyond which little of an analytic function is left;
@@ -109,7 +110,7 @@ class Activation:
         """Whether phi itself jumps at one of its kinks."""
         return not self.traced and any(jumps_of(self.fn, self.kinks))
 
-    def dual(self, q1: Covariance, q2: Covariance, k: Covariance) -> Covariance:
+    def dual(self, q1: CovarianceLike, q2: CovarianceLike, k: CovarianceLike) -> Covariance:
         """T(q1, q2, k) = E[phi(u) phi(v)], elementwise over the broadcast arguments.
 
         Relative error below 1e-10 up to variances of 20, at correlations up to 1, and at any variance where the duals
@@ -118,23 +119,22 @@ class Activation:
         **Raises:** `ValueError` for a negative variance, for k^2 > q1 q2 by more than rounding, and for traced
         parameters of an activation without closed duals.
         """
-        _check(q1, q2, k)
-        return self.closed_dual(q1, q2, k) if self.closed_dual else self._by_quadrature(_mean, q1, q2, k)
+        triple = _checked(q1, q2, k)
+        return self.closed_dual(*triple) if self.closed_dual else self._by_quadrature(_mean, *triple)
 
-    def dual_derivative(self, q1: Covariance, q2: Covariance, k: Covariance) -> Covariance:
+    def dual_derivative(self, q1: CovarianceLike, q2: CovarianceLike, k: CovarianceLike) -> Covariance:
         """T'(q1, q2, k) = E[phi'(u) phi'(v)], elementwise over the broadcast arguments; as accurate.
 
         Of jumps, it holds the delta functions.
 
         **Raises:** as [`dual`]: `ValueError` for a negative variance, and for k^2 > q1 q2.
         """
-        _check(q1, q2, k)
-        closed = self.closed_dual_derivative
-        return closed(q1, q2, k) if closed else self._by_quadrature(_slope_mean, q1, q2, k)
+        triple, closed = _checked(q1, q2, k), self.closed_dual_derivative
+        return closed(*triple) if closed else self._by_quadrature(_slope_mean, *triple)
 
     def _by_quadrature(self, mean: Callable[..., Covariance], *covariances: Covariance) -> Covariance:
         refuse_traced(self)
-        return mean(self, *as_floats(*covariances))
+        return mean(self, *covariances)
 
     def over_angles(self, q: Scalar, angles: Float[np.ndarray, " angles"]) -> "OverAngles":
         """The duals at one variance, over angles > 0 that are known beforehand: what tables are made of."""
@@ -248,12 +248,14 @@ class OverAngles(NamedTuple):
     slope: Float[Array, " angles"]
 
 
-def _check(q1: Covariance, q2: Covariance, k: Covariance) -> None:
+def _checked(q1: CovarianceLike, q2: CovarianceLike, k: CovarianceLike) -> tuple[Covariance, Covariance, Covariance]:
     require_nonnegative(q1=q1, q2=q2)
     if not any(map(is_traced, (q1, q2, k))):
         product = np.asarray(q1) * np.asarray(q2)
         if (np.asarray(k) ** 2 > product * (1 + 1e-6)).any():
             raise ValueError(f"k={k} is no covariance of variances q1={q1} and q2={q2}: give k^2 <= q1 q2")
+    q1, q2, k = as_floats(q1, q2, k)
+    return q1, q2, k
 
 
 def deficit_of(q1: Covariance, q2: Covariance, k: Covariance) -> Covariance:
