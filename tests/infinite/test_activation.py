@@ -311,7 +311,6 @@ def test_a_dual_of_piecewise_linear_functions_has_derivatives_in_each_variance()
 
 
 def test_quadrature_that_does_not_resolve_its_function_is_nan():
-    assert jnp.isnan(gaussian_mean(jnp.tanh, jnp.asarray(1e4)) + 1) == jnp.isnan(jnp.nan)
     assert jnp.isnan(gaussian_mean(lambda x: jnp.tanh(x) ** 2, jnp.asarray(1e4)))
     assert jnp.isnan(gaussian_mean(jax.nn.relu, jnp.asarray(1.0)))
     assert jnp.isnan(infinite.mish.dual(1e5, 1e5, 5e4))

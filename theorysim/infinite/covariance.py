@@ -154,7 +154,8 @@ def _tabulated(activation: Activation, covariance: Covariance) -> Activated:
     coefficients = jnp.asarray(transform, x.dtype) @ values
     # What each size leaves out; what the largest does, shows in its last terms.
     beyond = jax.lax.cummax(jnp.abs(coefficients), reverse=True)[np.array([*sizes[:-1], sizes[-1] - 8])]
-    short = (beyond > tolerance * jnp.abs(values).max(0, keepdims=True)).any(1).sum()
+    enough = beyond <= tolerance * jnp.abs(values).max(0, keepdims=True)
+    short = (~enough).any(1).sum()
 
     def table(size):
         ratio, slope = _interpolate(size, coefficients, x)
