@@ -76,7 +76,7 @@ def test_the_first_step_where_signals_shrink():
         single = jax.tree.map(lambda leaf: leaf.astype(np.float32), (parametrisations, X, Y))
         check = jax.vmap(lambda p: coordinate_check(p, *single[1:], key=jax.random.key(4), **CHECK))
         found = jax.jit(check)(single[0])
-    theory = jax.vmap(lambda p: changes(p, first_step=True))(parametrisations)
+    theory = jax.jit(jax.vmap(lambda p: changes(p, first_step=True)))(parametrisations)
     wanted = -np.concatenate([theory.hidden, theory.output[:, None]], 1)
     assert (found.exponent.standard_error < 0.05).all()
     np.testing.assert_array_less(abs(found.exponent.value - wanted), 3 * found.exponent.standard_error + 0.02)

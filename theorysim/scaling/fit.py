@@ -26,7 +26,7 @@ from theorysim.scaling.runs import (
 )
 
 LANES = 64  # starts or resamples that one loop advances in lockstep: their arrays stay in the cache,
-FEW = 8  # or so many where there are no more: each size is a program of its own
+FEW = 16  # or so many where there are no more: each size is a program of its own
 ROUND, ROUNDS = 30, 10  # iterations before lanes are dealt out anew, and how often at most
 SAME = 1e-9  # of the best objective: the same optimum
 UNITS = 1e-6  # of a log loss: more is not rounding
