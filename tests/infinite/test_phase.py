@@ -105,34 +105,34 @@ def test_no_fixed_point_is_nan():
     assert np.isnan(phase.critical_weight_var(linear, bias_var=0.1))
 
 
-def test_derivatives_are_implicit_and_right():
+def test_derivatives_are_implicit_and_right(quick_jit):
     """On a grid, of which a point with a vanishing variance spoils no other."""
     points = np.array([[0.7, 0.0], [0.7, 0.1], [0.7, 0.5], [3.0, 0.2]])
 
     def length(point):
         return settled(tanh, *point).length
 
-    gradient = jax.jit(jax.vmap(jax.grad(length)))(points)[1:]
+    gradient = quick_jit(jax.vmap(jax.grad(length)))(points)[1:]
     shifts = np.array([[1e-5, 0.0], [0.0, 1e-5]])
-    near = jax.jit(jax.vmap(length))(
+    near = quick_jit(jax.vmap(length))(
         np.concatenate([points[1:, None] + shifts, points[1:, None] - shifts]).reshape(-1, 2)
     )
     up, down = near.reshape(2, 3, 2)
     np.testing.assert_allclose(gradient, (up - down) / 2e-5, rtol=1e-6)
 
-    critical = jax.jit(jax.value_and_grad(lambda bias_var: phase.critical_weight_var(tanh, bias_var=bias_var)))
+    critical = quick_jit(jax.value_and_grad(lambda bias_var: phase.critical_weight_var(tanh, bias_var=bias_var)))
     up, down = critical(0.1 + 1e-5)[0], critical(0.1 - 1e-5)[0]
     np.testing.assert_allclose(critical(0.1)[1], (up - down) / 2e-5, rtol=1e-6)
 
 
-def test_random_networks_follow_the_maps():
+def test_random_networks_follow_the_maps(quick_jit):
     """Variance and correlation after five layers of width 400; 64 networks, three standard errors."""
     weight_var, bias_var = 2.0, 0.2
     keys = jax.random.split(jax.random.key(0), 64)
     options = {"width": 400, "depth": 5, "variance": 0.5, "correlation": 0.3}
-    nets = jax.jit(jax.vmap(lambda key: propagate(tanh, weight_var=weight_var, bias_var=bias_var, key=key, **options)))(
-        keys
-    )
+    nets = quick_jit(
+        jax.vmap(lambda key: propagate(tanh, weight_var=weight_var, bias_var=bias_var, key=key, **options))
+    )(keys)
 
     # The inputs of the first layer have no biases in common: follow both variances and the covariance.
     @jax.jit

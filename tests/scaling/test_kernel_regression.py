@@ -205,8 +205,8 @@ def test_tails_stand_for_all_modes_beyond():
 
 @pytest.mark.parametrize("features", [None, pytest.param(90.0, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("samples", "ridge"), [(50.0, 0.0), pytest.param(500.0, 1e-3, marks=pytest.mark.slow)])
-def test_derivatives(samples, ridge, features):
-    @jax.jit
+def test_derivatives(samples, ridge, features, quick_jit):
+    @quick_jit
     def log_error(point):
         eta = SPECTRUM.eigenvalues * jnp.exp(point[0] * jnp.log(RANK))
         arguments = kr.Spectrum(eta, SPECTRUM.power), samples * jnp.exp(point[1])
@@ -217,7 +217,7 @@ def test_derivatives(samples, ridge, features):
 
     zero = jnp.array([0.0, 0.0, 1e-3])
     step = 1e-4 * jnp.array([0.3, 0.5, 0.01])
-    gradient = jax.jit(jax.grad(log_error))
+    gradient = quick_jit(jax.grad(log_error))
     first = (log_error(zero + step) - log_error(zero - step)) / 2
     second = (gradient(zero + step) - gradient(zero - step)) / 2
     np.testing.assert_allclose(gradient(zero) @ step, first, rtol=1e-6)
