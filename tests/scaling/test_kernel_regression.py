@@ -205,8 +205,8 @@ def test_tails_stand_for_all_modes_beyond():
 
 @pytest.mark.parametrize("features", [None, pytest.param(90.0, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("samples", "ridge"), [(50.0, 0.0), pytest.param(500.0, 1e-3, marks=pytest.mark.slow)])
-def test_derivatives(samples, ridge, features, quick_jit):
-    @quick_jit
+def test_derivatives(samples, ridge, features):
+    @jax.jit
     def log_error(point):
         eta = SPECTRUM.eigenvalues * jnp.exp(point[0] * jnp.log(RANK))
         arguments = kr.Spectrum(eta, SPECTRUM.power), samples * jnp.exp(point[1])
@@ -217,7 +217,7 @@ def test_derivatives(samples, ridge, features, quick_jit):
 
     zero = jnp.array([0.0, 0.0, 1e-3])
     step = 1e-4 * jnp.array([0.3, 0.5, 0.01])
-    gradient = quick_jit(jax.grad(log_error))
+    gradient = jax.jit(jax.grad(log_error))
     first = (log_error(zero + step) - log_error(zero - step)) / 2
     second = (gradient(zero + step) - gradient(zero - step)) / 2
     np.testing.assert_allclose(gradient(zero) @ step, first, rtol=1e-6)
@@ -281,10 +281,10 @@ def test_few_of_many_inputs_are_a_gaussian_sample():
     assert float(few) == pytest.approx(float(kr.learning_curve(spectrum, 20, ridge=0.1).error), rel=1e-4)
 
 
-def test_decays_are_found_with_their_errors():
+def test_decays_are_found_with_their_errors(quick_jit):
     rank = np.arange(1.0, 1001)
     values = 3 * rank**-1.7 * np.random.default_rng(0).chisquare(1, (100, 1000))
-    fits = jax.jit(jax.vmap(lambda values: kr.decay(values, 10, 500)))(jnp.asarray(values))
+    fits = quick_jit(jax.vmap(lambda values: kr.decay(values, 10, 500)))(jnp.asarray(values))
     spread = float(fits.exponent.std(ddof=1))
     assert abs(float(fits.exponent.mean()) - 1.7) < 3 * spread / math.sqrt(100) + 0.01
     # Gamma regression is efficient: chi^2 with one degree of freedom has a dispersion of 2.
