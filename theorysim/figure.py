@@ -53,4 +53,4 @@ def save(figure: "Figure", path: Path) -> None:
     figure.savefig(
         path.with_name(f"{path.name}.pdf"), metadata={"CreationDate": None, "Creator": None, "Producer": None}
     )
-    figure.set_layout_engine(engine)
+    figure.set_layout_engine(engine or "none")
