@@ -13,9 +13,19 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 import socket  # noqa: E402
+from functools import partial  # noqa: E402
 
 import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
+
+
+@pytest.fixture
+def quick_jit():
+    """A jit for what runs once and is compared at 1e-6 or to a standard error: LLVM does not optimise its program.
+
+    That halves the time to compile it, which is most of such a test. Others have the program that users run.
+    """
+    return partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 @pytest.fixture

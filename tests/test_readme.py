@@ -30,7 +30,7 @@ def test_the_example_prints_what_the_readme_shows(tmp_path):
         assert abs(simulation - theory) < 0.03
 
 
-def test_the_fit_prints_what_the_readme_shows_and_its_runs_raise_no_doubt(tmp_path):
+def test_the_fit_prints_what_the_readme_shows_and_its_runs_raise_no_doubt(tmp_path, monkeypatch, capsys):
     code, shown = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", README, re.DOTALL)[1]
     printed = run(["-c", code], tmp_path)
     numbers = [np.array(re.findall(r"0\.\d+", text), float) for text in (printed, shown)]
@@ -38,11 +38,13 @@ def test_the_fit_prints_what_the_readme_shows_and_its_runs_raise_no_doubt(tmp_pa
     assert numbers[0][1] < 0.37 / 0.72 < numbers[0][2]
     commands = re.findall(r"^theorysim ((?:fit|predict) runs.*?)(?:  +#.*)?$", README, re.MULTILINE)
     assert len(commands) == 2
+    monkeypatch.chdir(tmp_path)
     for command in commands:
         fewer = ["--samples", "50"] if command.startswith("fit") else []
-        printed = run(["-m", "theorysim", *command.split(), *fewer], tmp_path)
-        assert "doubt" not in printed
-    assert "95% intervals" in printed
+        assert cli.call(*command.split(), *fewer) == 0
+        printed = capsys.readouterr()
+        assert "doubt" not in printed.out + printed.err
+    assert "95% intervals" in printed.out
 
 
 def test_the_commands_of_the_table_exist():

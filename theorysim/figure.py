@@ -45,7 +45,12 @@ def save(figure: "Figure", path: Path) -> None:
     """Write `path`.png and `path`.pdf, without dates or versions."""
     # matplotlib's own mathematical fonts have a date that fontTools warns of.
     logging.getLogger("fontTools").setLevel(logging.ERROR)
+    # Laid out once, not twice for each file, which took half of the time.
+    figure.draw_without_rendering()
+    engine = figure.get_layout_engine()
+    figure.set_layout_engine("none")
     figure.savefig(path.with_name(f"{path.name}.png"), metadata={"Software": None})
     figure.savefig(
         path.with_name(f"{path.name}.pdf"), metadata={"CreationDate": None, "Creator": None, "Producer": None}
     )
+    figure.set_layout_engine(engine or "none")

@@ -257,7 +257,7 @@ def blocks_done(store: Path) -> int:
 
 
 def test_a_killed_sweep_goes_on_where_it_was(tmp_path, computed):
-    steps, store = 400_000, tmp_path / "killed.zarr"
+    steps, store = 200_000, tmp_path / "killed.zarr"
     process = subprocess.Popen([sys.executable, "-c", SCRIPT.format(steps=steps), str(store)])
     deadline = time.time() + 120
     while blocks_done(store) < 5 and process.poll() is None and time.time() < deadline:

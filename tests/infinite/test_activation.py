@@ -107,7 +107,8 @@ def test_quadrature_meets_the_closed_forms_without_knowing_them(activation):
     plain = Activation("plain", activation.fn, kinks=activation.kinks)
     rho = jnp.array([-0.999, -0.3, 0.0, 0.5, 0.99, 1 - 1e-12, 1.0])
     for q1, q2 in ((1e-2, 1e-2), (1.0, 3.0), (20.0, 20.0)):
-        representable = rho if q1 == q2 else rho[:-1]  # k = sqrt(q1 q2) is not a number that float64 has
+        # Of one shape, to be compiled once; k = sqrt(q1 q2) is not a number that float64 has.
+        representable = rho if q1 == q2 else rho.at[-1].set(0.9)
         q1, q2, k = jnp.asarray(q1), jnp.asarray(q2), representable * np.sqrt(q1 * q2)
         scale = jnp.sqrt(activation.dual(q1, q1, q1) * activation.dual(q2, q2, q2))
         assert (abs(plain.dual(q1, q2, k) - activation.dual(q1, q2, k)) < 1e-10 * scale).all()
@@ -152,13 +153,15 @@ def test_a_function_with_declared_kinks():
         np.testing.assert_allclose(gradient[i], (ends[0] - ends[1]) / (2 * step), rtol=1e-7)
 
 
+SLOPES = {activation: jax.jit(jax.grad(activation.dual, argnums=2)) for activation in (erf, tanh, relu, infinite.gelu)}
+
+
 @settings(max_examples=20, deadline=None)
 @given(variances, variances, st.floats(-0.99, 0.99))
 def test_dual_of_the_derivative_is_the_derivative_of_the_dual(q1, q2, rho):
     q1, q2, k = jnp.asarray(q1), jnp.asarray(q2), rho * jnp.sqrt(q1 * q2)
-    for activation in (erf, tanh, relu, infinite.gelu):
-        slope = jax.grad(activation.dual, argnums=2)(q1, q2, k)
-        np.testing.assert_allclose(activation.dual_derivative(q1, q2, k), slope, rtol=1e-8)
+    for activation, slope in SLOPES.items():
+        np.testing.assert_allclose(activation.dual_derivative(q1, q2, k), slope(q1, q2, k), rtol=1e-8)
 
 
 @settings(max_examples=50, deadline=None)
@@ -210,6 +213,7 @@ def test_gaussian_moments_are_exact():
 def test_gaussian_means_split_at_kinks():
     """E max(u - 1, 0) = s pdf(1 / s) - cdf(-1 / s), and its derivative in the variance, pdf(1 / s) / (2 s)."""
 
+    @jax.jit
     def mean(q):
         return gaussian_mean(lambda u: jnp.maximum(u - 1, 0.0), q, kinks=(1.0,))
 

@@ -266,7 +266,7 @@ def test_a_kernel_is_symmetric_positive_and_traced_in_its_variances():
 
 
 @pytest.mark.parametrize(("activation", "normalised", "depth"), [(relu, False, 2), (erf, False, 1), (tanh, True, 1)])
-def test_gradients_are_finite_on_the_diagonal_and_right(activation, normalised, depth):
+def test_gradients_are_finite_on_the_diagonal_and_right(activation, normalised, depth, quick_jit):
     """With respect to every hyperparameter, duplicates and a bias of variance 0 included, against differences."""
     x = (ON_SPHERE if normalised else X1)[jnp.array([0, 1, 1])]
     at = {"weight_var": jnp.asarray(1.5), "bias_var": jnp.asarray(0.0), "residual": jnp.asarray(0.7)}
@@ -275,7 +275,7 @@ def test_gradients_are_finite_on_the_diagonal_and_right(activation, normalised, 
         found = fully_connected(activation, x, depth=depth, normalised=normalised, **setting)[:2]
         return found, found
 
-    gradients_and_values = jax.jit(jax.jacrev(kernels, has_aux=True))
+    gradients_and_values = quick_jit(jax.jacrev(kernels, has_aux=True))
     gradients, step = gradients_and_values(at)[0], 1e-6
     for name in at:
         ahead = gradients_and_values({**at, name: at[name] + step})[1]

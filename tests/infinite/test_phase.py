@@ -105,22 +105,22 @@ def test_no_fixed_point_is_nan():
     assert np.isnan(phase.critical_weight_var(linear, bias_var=0.1))
 
 
-def test_derivatives_are_implicit_and_right():
+def test_derivatives_are_implicit_and_right(quick_jit):
     """On a grid, of which a point with a vanishing variance spoils no other."""
     points = np.array([[0.7, 0.0], [0.7, 0.1], [0.7, 0.5], [3.0, 0.2]])
 
     def length(point):
         return settled(tanh, *point).length
 
-    gradient = jax.jit(jax.vmap(jax.grad(length)))(points)[1:]
+    gradient = quick_jit(jax.vmap(jax.grad(length)))(points)[1:]
     shifts = np.array([[1e-5, 0.0], [0.0, 1e-5]])
-    near = jax.jit(jax.vmap(length))(
+    near = quick_jit(jax.vmap(length))(
         np.concatenate([points[1:, None] + shifts, points[1:, None] - shifts]).reshape(-1, 2)
     )
     up, down = near.reshape(2, 3, 2)
     np.testing.assert_allclose(gradient, (up - down) / 2e-5, rtol=1e-6)
 
-    critical = jax.jit(jax.value_and_grad(lambda bias_var: phase.critical_weight_var(tanh, bias_var=bias_var)))
+    critical = quick_jit(jax.value_and_grad(lambda bias_var: phase.critical_weight_var(tanh, bias_var=bias_var)))
     up, down = critical(0.1 + 1e-5)[0], critical(0.1 - 1e-5)[0]
     np.testing.assert_allclose(critical(0.1)[1], (up - down) / 2e-5, rtol=1e-6)
 

@@ -51,13 +51,13 @@ def test_a_network_is_its_formula():
     np.testing.assert_array_equal(network.apply(params, X), found[-1])
 
 
-def test_coordinate_check_finds_the_exponents_of_every_layer():
+def test_coordinate_check_finds_the_exponents_of_every_layer(quick_jit):
     """One step; muP, NTP, SP with c = 1 and with c = 0. Three standard errors, and 0.02 of finite width."""
     parametrisations = stacked(mup(2), ntk(2), standard(2, c=1.0), standard(2)._replace(c=jnp.asarray(0.0)))
     with jax.enable_x64(False):  # the networks are drawn in float32
         single = jax.tree.map(lambda leaf: leaf.astype(np.float32), (parametrisations, X, Y))
         check = jax.vmap(lambda p: coordinate_check(p, *single[1:], key=jax.random.key(2), **CHECK))
-        found = jax.jit(check)(single[0])
+        found = quick_jit(check)(single[0])
     theory = jax.jit(jax.vmap(lambda p: changes(p, first_step=True)))(parametrisations)
     wanted = -np.concatenate([theory.hidden, theory.output[:, None]], 1)
     assert found.change.shape == (4, 2, 40, 3)
@@ -69,20 +69,20 @@ def test_coordinate_check_finds_the_exponents_of_every_layer():
     np.testing.assert_allclose(found.exponent.value[3, :2], [-0.5, 0.5], atol=0.1)
 
 
-def test_the_first_step_where_signals_shrink():
+def test_the_first_step_where_signals_shrink(quick_jit):
     """IP and MFP of three hidden layers: three standard errors, and 0.02 of finite width."""
     parametrisations = stacked(integrable(3), mean_field(3))
     with jax.enable_x64(False):
         single = jax.tree.map(lambda leaf: leaf.astype(np.float32), (parametrisations, X, Y))
         check = jax.vmap(lambda p: coordinate_check(p, *single[1:], key=jax.random.key(4), **CHECK))
-        found = jax.jit(check)(single[0])
-    theory = jax.vmap(lambda p: changes(p, first_step=True))(parametrisations)
+        found = quick_jit(check)(single[0])
+    theory = jax.jit(jax.vmap(lambda p: changes(p, first_step=True)))(parametrisations)
     wanted = -np.concatenate([theory.hidden, theory.output[:, None]], 1)
     assert (found.exponent.standard_error < 0.05).all()
     np.testing.assert_array_less(abs(found.exponent.value - wanted), 3 * found.exponent.standard_error + 0.02)
 
 
-def test_a_quiet_readout_learns_before_the_features_do():
+def test_a_quiet_readout_learns_before_the_features_do(quick_jit):
     """muP with b_3 = 3/2: the last hidden layer changes by 1 / n in the first step, by O(1) in three."""
     quiet = mup(2)._replace(b=jnp.array([0.5, 0.5, 1.5]))
     options = {"activation": jnp.tanh, "learning_rate": 0.05, "steps": jnp.array([1, 3])}
@@ -91,7 +91,7 @@ def test_a_quiet_readout_learns_before_the_features_do():
     def second(width, key):
         return coordinate_change(quiet, X, Y, key=key, width=width, **options)[:, 1]
 
-    moved = [jax.jit(jax.vmap(partial(second, n)))(jax.random.split(jax.random.key(n), 40)) for n in widths]
+    moved = [quick_jit(jax.vmap(partial(second, n)))(jax.random.split(jax.random.key(n), 40)) for n in widths]
     slopes = jax.jit(jax.vmap(partial(exponent, jnp.array(widths)), in_axes=2))(jnp.stack(moved))
     np.testing.assert_array_less(abs(slopes.value - jnp.array([-1.0, 0.0])), 3 * slopes.standard_error + 0.02)
 
@@ -194,7 +194,7 @@ def test_transferred_sgd_is_training_in_mup():
     np.testing.assert_allclose(ours, theirs, rtol=1e-10)
 
 
-def test_adam_moves_every_layer_alike_under_mup_and_by_powers_in_standard_parametrisation():
+def test_adam_moves_every_layer_alike_under_mup_and_by_powers_in_standard_parametrisation(quick_jit):
     """One small step: changes of 1 in each layer; of 1, width and width^(3/2) where each width is its own base.
 
     (In the last layer two coherent sums over the width meet weights of 1 / sqrt(width).)
@@ -218,7 +218,7 @@ def test_adam_moves_every_layer_alike_under_mup_and_by_powers_in_standard_parame
     moved = []
     for width in widths:
         bases, keys = jnp.array([64.0, width]), jax.random.split(jax.random.key(width), 20)
-        moved.append(jax.jit(jax.vmap(jax.vmap(partial(change, width), (None, 0)), (0, None)))(bases, keys))
+        moved.append(quick_jit(jax.vmap(jax.vmap(partial(change, width), (None, 0)), (0, None)))(bases, keys))
     fit = jax.jit(jax.vmap(jax.vmap(partial(exponent, jnp.array(widths)), 2), 1))(jnp.stack(moved))
     wanted = jnp.array([[0, 0, 0], [0, 1, 1.5]])
     np.testing.assert_array_less(abs(fit.value - wanted), 3 * fit.standard_error + 0.05)

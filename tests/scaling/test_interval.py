@@ -69,11 +69,11 @@ def test_all_weights_of_a_resample(fit):
 
 def test_groups_widen_the_interval_of_runs_with_common_errors():
     rng = np.random.default_rng(2)
-    runs = power_law_runs(1, runs=160, scale=1e-4)
-    groups = np.repeat(np.arange(16), 10)
-    runs["loss"] = runs["loss"] * np.exp(0.02 * rng.standard_normal(16)[groups])
+    runs = power_law_runs(1, runs=120, scale=1e-4)
+    groups = np.repeat(np.arange(12), 10)
+    runs["loss"] = runs["loss"] * np.exp(0.02 * rng.standard_normal(12)[groups])
     runs["x"] = np.sort(runs["x"])
-    runs["loss"] = LINE["b"] * runs["x"] ** -LINE["c"] * np.exp(0.02 * rng.standard_normal(16)[groups])
+    runs["loss"] = LINE["b"] * runs["x"] ** -LINE["c"] * np.exp(0.02 * rng.standard_normal(12)[groups])
     fit = sc.fit("m1", runs, objective=sc.least_squares())
     single = sc.bootstrap(fit, key=jax.random.key(0), samples=300).standard_error("c")
     grouped = sc.bootstrap(fit, key=jax.random.key(0), samples=300, groups=groups).standard_error("c")

@@ -21,25 +21,25 @@ def normalised(values):
 SPECTRUM = kr.Spectrum(normalised(RANK**-1.5), normalised(RANK**-2.0))
 
 
-def regression(key, spectrum, samples, features, ridge, noise_var):
+def regression(rng, spectrum, samples, features, ridge, noise_var):
     """Exact error of one ridge regression on Gaussian inputs, and its training error; all modes where features=None."""
-    of_inputs, of_features, of_noise = jax.random.split(key, 3)
-    phi = jax.random.normal(of_inputs, (samples, len(spectrum.power)))
-    truth = jnp.sqrt(spectrum.power)
-    y = phi @ truth + jnp.sqrt(noise_var) * jax.random.normal(of_noise, (samples,))
-    mixing = jnp.diag(jnp.sqrt(spectrum.eigenvalues))
+    eta, power = np.asarray(spectrum.eigenvalues), np.asarray(spectrum.power)
+    phi, truth = rng.standard_normal((samples, len(power))), np.sqrt(power)
+    y = phi @ truth + np.sqrt(noise_var) * rng.standard_normal(samples)
+    mixing = np.sqrt(eta)[:, None]
     if features is not None:
-        mixing = mixing @ jax.random.normal(of_features, (len(truth), features)) / math.sqrt(features)
-    z = phi @ mixing
-    found = mixing @ (z.T @ jnp.linalg.solve(z @ z.T + ridge * jnp.eye(samples), y))
-    return jnp.square(found - truth).sum(), jnp.square(phi @ found - y).mean()
+        mixing = mixing * rng.standard_normal((len(truth), features)) / math.sqrt(features)
+    z = phi * mixing[:, 0] if features is None else phi @ mixing
+    weights = z.T @ np.linalg.solve(z @ z.T + ridge * np.eye(samples), y)
+    found = mixing[:, 0] * weights if features is None else mixing @ weights
+    return np.square(found - truth).sum(), np.square(phi @ found - y).mean()
 
 
 def simulated(draws, *arguments):
-    errors = jax.jit(lambda keys: jax.lax.map(lambda key: regression(key, *arguments), keys, batch_size=50))(
-        jax.random.split(jax.random.key(0), draws)
-    )
-    return [(float(e.mean()), float(e.std(ddof=1) / math.sqrt(draws))) for e in errors]
+    """By NumPy: of few draws, a program of each size would take longer to compile than to run."""
+    rng = np.random.default_rng(0)
+    errors = np.array([regression(rng, *arguments) for _ in range(draws)])
+    return list(zip(errors.mean(0), errors.std(0, ddof=1) / math.sqrt(draws), strict=True))
 
 
 @pytest.mark.parametrize(("samples", "finite"), [(10, 0.05), (50, 0.03), (200, 0.03)])
@@ -133,18 +133,19 @@ def test_samples_and_features_change_places_where_the_target_follows_the_kernel(
     assert float(one.error) == pytest.approx(float(other.error), rel=1e-11)
 
 
+@jax.jit
+def least_error(spectrum, n, k):
+    """Over ridges."""
+    log_ridge = jnp.linspace(-30, 1, 125)
+    return jax.vmap(lambda log: kr.random_features(spectrum, n, k, ridge=jnp.exp(log)).error)(log_ridge).min()
+
+
 @pytest.mark.parametrize("decay", [1.5, 2.0, 2.6])
 def test_the_joint_power_law_is_that_of_random_features_at_the_best_ridge(decay):
     """Its sums are integrals: it is a share of order one over the modes learned away, here at most 2 / min(n, k)."""
     spectrum = kr.power_law(decay, decay, modes=100_000)
-    log_ridge = jnp.linspace(-30, 1, 125)
-
-    @jax.jit
-    def least(spectrum, n, k):
-        return jax.vmap(lambda log: kr.random_features(spectrum, n, k, ridge=jnp.exp(log)).error)(log_ridge).min()
-
     for n, k in ((100.0, 100.0), (100.0, 300.0), (400.0, 400.0)):
-        assert kr.joint_power_law(n, k, decay) == pytest.approx(float(least(spectrum, n, k)), rel=2 / min(n, k))
+        assert kr.joint_power_law(n, k, decay) == pytest.approx(float(least_error(spectrum, n, k)), rel=2 / min(n, k))
 
 
 def test_the_joint_power_law_in_its_limits():
@@ -162,25 +163,27 @@ def test_the_joint_power_law_in_its_limits():
         kr.joint_power_law(10.0, 10.0, 1)
 
 
+@jax.jit
+@jax.grad
+def slope_in_samples(log_size, spectrum):
+    return jnp.log(kr.learning_curve(spectrum, jnp.exp(log_size)).error)
+
+
+@jax.jit
+@jax.grad
+def slope_in_features(log_size, spectrum):
+    return jnp.log(kr.random_features(spectrum, 1e12, jnp.exp(log_size)).error)
+
+
 @pytest.mark.parametrize(("decay", "target"), [(1.5, 2.0), (1.5, 4.6), (2.0, 1.7)])
 def test_exponents_of_power_laws(decay, target):
     """Local exponents at 1000 samples or features, with 200 000 modes: corrections go like a power of 1 / 1000."""
     spectrum = kr.power_law(decay, target, modes=200_000)
     exponents = kr.power_law_exponents(decay, target)
 
-    @jax.jit
-    @jax.grad
-    def of_samples(log_size, spectrum):
-        return jnp.log(kr.learning_curve(spectrum, jnp.exp(log_size)).error)
-
-    @jax.jit
-    @jax.grad
-    def of_features(log_size, spectrum):
-        return jnp.log(kr.random_features(spectrum, 1e12, jnp.exp(log_size)).error)
-
     size = jnp.log(1e3)
-    assert -of_samples(size, spectrum) == pytest.approx(float(exponents.samples), rel=0.03)
-    assert -of_features(size, spectrum) == pytest.approx(float(exponents.features), rel=0.03)
+    assert -slope_in_samples(size, spectrum) == pytest.approx(float(exponents.samples), rel=0.03)
+    assert -slope_in_features(size, spectrum) == pytest.approx(float(exponents.features), rel=0.03)
 
 
 def test_compute_exponents():
@@ -253,19 +256,19 @@ def test_a_measured_spectrum_keeps_trace_and_power():
 def test_inputs_left_over_of_a_finite_set(samples):
     """Eigenvectors of a random rotation are free of the choice of inputs, and the theory is exact for many."""
     n, ridge, draws = 400, 0.05, 20
-    of_vectors, of_draws = jax.random.split(jax.random.key(1))
-    vectors = jnp.linalg.qr(jax.random.normal(of_vectors, (n, n)))[0]
-    eta, power = n * SPECTRUM.eigenvalues, SPECTRUM.power
-    kernel, y = (vectors * eta[None]) @ vectors.T, vectors @ jnp.sqrt(n * power)
+    rng = np.random.default_rng(1)
+    vectors = np.linalg.qr(rng.standard_normal((n, n)))[0]
+    eta, power = n * np.asarray(SPECTRUM.eigenvalues), np.asarray(SPECTRUM.power)
+    kernel, y = (vectors * eta) @ vectors.T, vectors @ np.sqrt(n * power)
 
-    def left_over(key):
-        order = jax.random.permutation(key, n)
+    def left_over():
+        order = rng.permutation(n)
         train, test = order[:samples], order[samples:]
-        weights = jnp.linalg.solve(kernel[train][:, train] + ridge * jnp.eye(samples), y[train])
-        return jnp.square(kernel[test][:, train] @ weights - y[test]).mean()
+        weights = np.linalg.solve(kernel[np.ix_(train, train)] + ridge * np.eye(samples), y[train])
+        return np.square(kernel[np.ix_(test, train)] @ weights - y[test]).mean()
 
-    errors = jax.jit(lambda keys: jax.lax.map(left_over, keys))(jax.random.split(of_draws, draws))
-    predicted = kr.held_out_error(kr.measured_spectrum(kernel, y), samples, ridge=ridge)
+    errors = np.array([left_over() for _ in range(draws)])
+    predicted = kr.held_out_error(kr.measured_spectrum(jnp.asarray(kernel), jnp.asarray(y)), samples, ridge=ridge)
     # One rotation and one target: its own deviation counts like another standard error of one draw in n.
     spread = float(errors.std(ddof=1))
     assert abs(float(errors.mean()) - predicted) < 0.03 * predicted + 3 * spread / math.sqrt(draws)
@@ -278,16 +281,17 @@ def test_few_of_many_inputs_are_a_gaussian_sample():
     assert float(few) == pytest.approx(float(kr.learning_curve(spectrum, 20, ridge=0.1).error), rel=1e-4)
 
 
-def test_decays_are_found_with_their_errors():
-    rank = jnp.arange(1.0, 1001)
-    values = 3 * rank[None] ** -1.7 * jax.random.chisquare(jax.random.key(0), 1.0, shape=(100, 1000))
-    fits = jax.jit(jax.vmap(lambda values: kr.decay(values, 10, 500)))(values)
+def test_decays_are_found_with_their_errors(quick_jit):
+    rank = np.arange(1.0, 1001)
+    values = 3 * rank**-1.7 * np.random.default_rng(0).chisquare(1, (100, 1000))
+    fits = quick_jit(jax.vmap(lambda values: kr.decay(values, 10, 500)))(jnp.asarray(values))
     spread = float(fits.exponent.std(ddof=1))
     assert abs(float(fits.exponent.mean()) - 1.7) < 3 * spread / math.sqrt(100) + 0.01
     # Gamma regression is efficient: chi^2 with one degree of freedom has a dispersion of 2.
     x = np.log(rank[9:500])
     assert spread == pytest.approx(math.sqrt(2 / ((x - x.mean()) ** 2).sum()), rel=0.25)
-    exact = kr.predicted_exponent(kr.Spectrum(rank**-1.5, rank**-2.2), 10, 500)
+    spectrum = kr.Spectrum(jnp.asarray(rank**-1.5), jnp.asarray(rank**-2.2))
+    exact = jax.jit(lambda spectrum: kr.predicted_exponent(spectrum, 10, 500))(spectrum)
     assert exact.exponent == pytest.approx(1.2, abs=1e-9)
     assert exact.standard_error < 1e-9
 

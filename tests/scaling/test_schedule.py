@@ -53,9 +53,13 @@ def multi_power_by_hand(rates, step, p, count_warm_up):
     return p["L0"] + p["A"] * sum(eta[: t + 1]) ** -p["alpha"] - p["B"] * total
 
 
+# One program for each number of steps, where eager ones would be dozens.
+annealing, multi_power = (
+    jax.jit(law, static_argnames="count_warm_up") for law in (schedule.annealing, schedule.multi_power)
+)
 LAWS = {
-    "annealing": (schedule.annealing, annealing_by_hand, ANNEALING),
-    "multi_power": (schedule.multi_power, multi_power_by_hand, MULTI_POWER),
+    "annealing": (annealing, annealing_by_hand, ANNEALING),
+    "multi_power": (multi_power, multi_power_by_hand, MULTI_POWER),
 }
 
 
@@ -63,25 +67,26 @@ LAWS = {
 @pytest.mark.parametrize("count_warm_up", [True, False])
 def test_a_law_is_its_sum_over_steps(law, count_warm_up):
     fast, by_hand, values = LAWS[law]
-    compiled = jax.jit(lambda rates: fast(rates, STEPS, **values, count_warm_up=count_warm_up))
     for name, rates in SCHEDULES.items():
         expected = [by_hand(rates, int(step), values, count_warm_up) for step in STEPS]
-        np.testing.assert_allclose(compiled(rates), expected, rtol=1e-12, err_msg=name)
+        np.testing.assert_allclose(
+            fast(rates, STEPS, **values, count_warm_up=count_warm_up), expected, rtol=1e-12, err_msg=name
+        )
 
 
 def test_the_size_adds_its_power():
     rates = SCHEDULES["cosine"]
-    sized = schedule.annealing(rates, STEPS, **ANNEALING, n=1e6, B=30.0, beta=0.3)
-    alone = schedule.annealing(rates, STEPS, **ANNEALING)
+    sized = annealing(rates, STEPS, **ANNEALING, n=1e6, B=30.0, beta=0.3)
+    alone = annealing(rates, STEPS, **ANNEALING)
     np.testing.assert_allclose(sized - alone, 30 * 1e6**-0.3, rtol=1e-12)
 
 
 def test_a_warm_up_that_counts_makes_the_annealing_negative():
     """-.236 after 1600 steps of 3e-4, 100 of them warm-up, with lam = .999: a number of the specification."""
     rates = schedule.constant(3e-4, 1600, warm_up=100)
-    counted = schedule.annealed_area(rates, 1000.0, count_warm_up=True)
-    assert abs(counted[-1] + 0.236) < 5e-4
-    np.testing.assert_array_equal(schedule.annealed_area(rates, 1000.0), 0)
+    area = jax.jit(schedule.annealed_area, static_argnames="count_warm_up")
+    assert abs(area(rates, 1000.0, count_warm_up=True)[-1] + 0.236) < 5e-4
+    np.testing.assert_array_equal(area(rates, 1000.0), 0)
 
 
 @pytest.mark.parametrize("law", LAWS)
@@ -94,7 +99,7 @@ def test_gradients_are_finite_differences(law):
         return fast(rates, np.array([300]), **values)[0]
 
     step = 1e-5
-    by_rates, by_values = jax.grad(final, argnums=(0, 1))(rates, values)
+    by_rates, by_values = jax.jit(jax.grad(final, argnums=(0, 1)))(rates, values)
     numeric = (final(rates + step * direction, values) - final(rates - step * direction, values)) / (2 * step)
     np.testing.assert_allclose(by_rates @ direction, numeric, rtol=1e-7)
     for name, value in values.items():
@@ -130,8 +135,10 @@ def test_the_registry_holds_the_law_and_its_inverse(law):
     fast, _, values = LAWS[law]
     rates, registered = SCHEDULES["cosine"], schedule.LAWS[law]
     losses = fast(rates, np.arange(1, 301), **values)
-    np.testing.assert_array_equal(registered(rates=rates, steps=np.arange(1, 301), **values), losses)
+    found = jax.jit(lambda values: registered(rates=rates, steps=np.arange(1, 301), **values))(values)
+    np.testing.assert_array_equal(found, losses)
 
+    @jax.jit
     def inverse(loss):
         return schedule.steps_to_loss(registered, rates, loss, **values)
 
@@ -161,7 +168,7 @@ def test_a_drop_earns_more_the_longer_ago(law):
 def test_a_constant_rate_is_a_power_law():
     rates = schedule.constant(PEAK, 300)
     expected = 2.4 + 0.6 * (PEAK * STEPS) ** -0.45
-    np.testing.assert_allclose(schedule.multi_power(rates, STEPS, **MULTI_POWER), expected, rtol=1e-12)
+    np.testing.assert_allclose(multi_power(rates, STEPS, **MULTI_POWER), expected, rtol=1e-12)
 
 
 def test_schedules_are_their_formulas():
@@ -221,7 +228,7 @@ def published(size, name, every=1):
 def test_published_constants_at_the_published_runs(size):
     values, mean_error = PUBLISHED[size]
     curves = [published(size, name) for name in TESTS]
-    misses = jax.jit(lambda curve, values: schedule.multi_power(curve.rates, curve.steps, **values) - curve.loss)
+    misses = jax.jit(lambda curve, values: multi_power(curve.rates, curve.steps, **values) - curve.loss)
     errors = [np.asarray(misses(curve, values)) for curve in curves]
 
     # The constants are printed to a few digits: half a unit of the last of each, by the constant run's thinned losses.
@@ -232,7 +239,7 @@ def test_published_constants_at_the_published_runs(size):
     assert abs(np.mean([np.abs(error).mean() for error in errors]) - mean_error) < slack
     scores = [1 - np.sum(e**2) / np.sum((c.loss - c.loss.mean()) ** 2) for e, c in zip(errors, curves, strict=True)]
     assert abs(np.mean(scores) - R2[size]) < 5e-4
-    without = schedule.multi_power(few.rates, few.steps, **values, count_warm_up=False) - few.loss
+    without = multi_power(few.rates, few.steps, **values, count_warm_up=False) - few.loss
     assert abs(np.mean(without - misses(few, values)) + {"25": 0.11, "100": 0.13}[size]) < 5e-3
 
 
@@ -262,7 +269,7 @@ def test_drops_put_together_keep_the_law(law, count_warm_up):
     steps = np.arange(30, 301, 10)
     curves = [schedule.Curve(np.asarray(rates), steps, np.ones(len(steps))) for rates in SCHEDULES.values()]
     made, runs = make(curves, count_warm_up=count_warm_up)
-    found = made(**{name: jnp.asarray(runs[name]) for name in made.inputs}, **values)
+    found = jax.jit(made.fn)(**{name: jnp.asarray(runs[name]) for name in made.inputs}, **values)
     exact = [fast(rates, steps, **values, count_warm_up=count_warm_up) for rates in SCHEDULES.values()]
     most = PEAK * (values["C"] * values["memory"] if law == "annealing" else values["B"])
     np.testing.assert_allclose(found, np.concatenate(exact), rtol=0, atol=5e-6 * most)
@@ -275,7 +282,7 @@ def planted():
     steps, rng = np.arange(30, 301, 15), np.random.default_rng(0)
 
     def observed(rates):
-        exact = np.asarray(schedule.annealing(rates, steps, **ANNEALING))
+        exact = np.asarray(annealing(rates, steps, **ANNEALING))
         return schedule.Curve(rates, steps, exact * np.exp(1e-3 * rng.standard_normal(len(steps))))
 
     return schedule.annealing_law([observed(of) for of in rates.values()])
@@ -291,7 +298,7 @@ def test_a_planted_law_is_found_and_predicts_another_schedule(planted):
     for name, value in ANNEALING.items():
         assert abs(fit.parameters[name] - value) < 4 * draws.standard_error(name), name
     held_out = {name: runs[name][~train] for name in law.inputs}
-    exact = schedule.annealing(SCHEDULES["linear"], np.arange(30, 301, 15), **ANNEALING)
+    exact = annealing(SCHEDULES["linear"], np.arange(30, 301, 15), **ANNEALING)
     error = draws.standard_error(lambda values: law.fn(**jax.tree.map(jnp.asarray, held_out), **values))
     assert (np.abs(fit(**held_out) - exact) < 4 * error + 5e-5).all()
 

@@ -30,15 +30,38 @@ CHEAP = """def simulate(preset):
 """
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """A folder with the template study, without JAX to compile; it counts its simulations."""
-    path = new.write("demo", tmp_path / "studies")
+COUNT = f"""    with open(Path(__file__).parents[1] / {SIMULATED!r}, "a") as file:
+        file.write("x")
+"""
+
+
+def write_demo(folder):
+    """The template study, without JAX to compile; it counts its simulations."""
+    path = new.write("demo", folder / "studies")
     head, body = path.read_text().split("def simulate(preset):\n")
     path.write_text(head + CHEAP + "# %%\ndef claims" + body.split("# %%\ndef claims")[1])
-    count = f"    with open({str(tmp_path / SIMULATED)!r}, 'a') as file:\n        file.write('x')\n"
-    edit(path, "def simulate(preset):\n", "def simulate(preset):\n" + count)
-    return tmp_path
+    edit(path, "def simulate(preset):\n", "def simulate(preset):\n" + COUNT)
+    edit(path, "import theorysim as ts\n", "import theorysim as ts\nfrom pathlib import Path\n")
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with a cheap study."""
+    return write_demo(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def drawn_once(tmp_path_factory):
+    folder = write_demo(tmp_path_factory.mktemp("drawn"))
+    assert run(folder).error == ""
+    return folder
+
+
+@pytest.fixture
+def drawn(drawn_once, tmp_path):
+    """A folder with a cheap study that was drawn."""
+    return shutil.copytree(drawn_once, tmp_path, dirs_exist_ok=True)
 
 
 def edit(path, before, after):
@@ -110,16 +133,15 @@ def test_two_runs_write_the_same_bytes(folder):
         ('xlabel="layer"', 'xlabel="depth"', False),
     ],
 )
-def test_only_what_the_numbers_depend_on_is_simulated_again(folder, before, after, again):
-    run(folder)
-    assert flaw(folder) == ""
-    edit(folder / "studies/demo.py", before, after)
+def test_only_what_the_numbers_depend_on_is_simulated_again(drawn, before, after, again):
+    assert flaw(drawn) == ""
+    edit(drawn / "studies/demo.py", before, after)
     edited = "" if "# a comment" in after else "stale: it was edited after it was drawn"
-    assert flaw(folder) == ("stale: its code or data changed after it was simulated" if again else edited)
-    outcome = run(folder)
+    assert flaw(drawn) == ("stale: its code or data changed after it was simulated" if again else edited)
+    outcome = run(drawn)
     assert outcome.simulated == again
-    assert simulations(folder) == 1 + again
-    assert flaw(folder) == ""
+    assert simulations(drawn) == 1 + again
+    assert flaw(drawn) == ""
 
 
 def test_a_study_depends_on_the_modules_it_names_and_theirs(tmp_path):
@@ -184,16 +206,15 @@ def test_a_failing_claim_fails_and_everything_is_drawn(folder):
         ("figure, axes =", "1 / 0\n    figure, axes =", "ZeroDivisionError"),
     ],
 )
-def test_a_broken_study_says_why_and_leaves_no_older_record(folder, before, after, message):
-    run(folder)
-    edit(folder / "studies/demo.py", before, after)
-    outcome = run(folder)
+def test_a_broken_study_says_why_and_leaves_no_older_record(drawn, before, after, message):
+    edit(drawn / "studies/demo.py", before, after)
+    outcome = run(drawn)
     assert re.search(message, outcome.error)
     assert not outcome.holds
-    left = json.loads(written(folder)["claims.json"])
+    left = json.loads(written(drawn)["claims.json"])
     assert left["claims"] == []
     assert re.search(message, left["error"])
-    page = gallery.write_page(folder / "figures/smoke", folder / "studies").read_text()
+    page = gallery.write_page(drawn / "figures/smoke", drawn / "studies").read_text()
     assert "Does not run" in page
 
 
@@ -251,17 +272,16 @@ def test_an_edit_while_a_study_runs_is_not_recorded(folder, place, message):
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\x00", b"[]", b"{}"])
 @pytest.mark.parametrize("name", ["data.nc", "claims.json", "times.json"])
-def test_a_damaged_file_counts_as_absent(folder, name, content):
-    run(folder)
-    before = written(folder)
-    (folder / "figures/smoke/demo" / name).write_bytes(content)
+def test_a_damaged_file_counts_as_absent(drawn, name, content):
+    before = written(drawn)
+    (drawn / "figures/smoke/demo" / name).write_bytes(content)
     if name != "data.nc":
-        assert (flaw(folder) == "") == (name == "times.json")
-        gallery.write_page(folder / "figures/smoke", folder / "studies")
-    outcome = run(folder)
+        assert (flaw(drawn) == "") == (name == "times.json")
+        gallery.write_page(drawn / "figures/smoke", drawn / "studies")
+    outcome = run(drawn)
     assert outcome.error == ""
     assert outcome.simulated == (name == "data.nc")
-    assert written(folder) == before
+    assert written(drawn) == before
 
 
 def test_records_are_valid_json_where_numbers_are_not_finite(folder):
@@ -348,9 +368,8 @@ def test_an_interrupted_sweep_stops_the_pipeline_and_is_not_kept(folder):
     assert not (folder / "figures/smoke/demo/data.nc").exists()
 
 
-def test_the_page_shows_figures_claims_sources_and_provenance(folder):
-    run(folder)
-    page = gallery.write_page(folder / "figures/smoke", folder / "studies").read_text()
+def test_the_page_shows_figures_claims_sources_and_provenance(drawn):
+    page = gallery.write_page(drawn / "figures/smoke", drawn / "studies").read_text()
     for shown in (
         "The variance of deep layers",
         "demo/variance.png",

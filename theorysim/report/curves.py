@@ -47,8 +47,7 @@ class CurveReport(Report):
         fn = LAWS[self.law].fn
         rates = jnp.asarray(rates, float)
         steps = np.array([len(rates)]) if steps is None else np.asarray(steps)
-        loss = np.asarray(fn(rates, steps, **self.parameters))
-        drawn = self.over_draws(lambda parameters: fn(rates, steps, **parameters))
+        loss, drawn = self.over_draws(lambda parameters: fn(rates, steps, **parameters))
         scatter = np.random.default_rng(0).choice(np.concatenate(list(self.residuals.values())), drawn.shape)
         return Prediction(loss, self.percentiles(drawn), self.percentiles(drawn * np.exp(scatter)))
 

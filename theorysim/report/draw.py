@@ -146,17 +146,16 @@ def _isoflop(report: "RunReport") -> "Figure":
     budgets = _representatives(compute)
     norm, colours = LogNorm(budgets[0], budgets[-1] * 1.5), mpl.colormaps["plasma"]
     nearest = np.abs(np.log(compute)[:, None] - np.log(budgets)[None]).argmin(1)
+    # A run's distance from its budget is taken out by the law, so that all lie on one curve.
+    moved = np.asarray(report.law.fn(n=n, d=budgets[nearest] / (6 * n), **report.parameters)) * np.exp(report.residuals)
     for i, budget in enumerate(budgets):
         mine = nearest == i
         if not mine.any():
             continue
-        # A run's distance from its budget is taken out by the law, so that all lie on one curve.
-        moved = report.law.fn(n=n[mine], d=budget / (6 * n[mine]), **report.parameters)
-        at = np.asarray(moved) * np.exp(report.residuals[mine])
         grid = np.geomspace(n[mine].min() / 1.5, n[mine].max() * 1.5, 100)
         colour = colours(norm(budget))
         panel.plot(grid, report.law.fn(n=grid, d=budget / (6 * grid), **report.parameters), color=colour, linewidth=0.9)
-        panel.plot(n[mine], at, "o", color=colour, alpha=0.7)
+        panel.plot(n[mine], moved[mine], "o", color=colour, alpha=0.7)
     frontier = report.frontier(budgets)
     assert frontier is not None
     panel.plot(frontier["n"], frontier["loss"], "k*", markersize=6, label="optimum")

@@ -79,9 +79,11 @@ class Report(ABC):
         """The ends of the interval of a quantity, from its values over resamples."""
         return np.nanquantile(drawn, ends_of(self.level), axis=0)
 
-    def over_draws(self, quantity: Any) -> np.ndarray:
-        """A quantity of the parameters, at the parameters of each resample."""
-        return np.asarray(jax.jit(jax.vmap(quantity))({name: jnp.asarray(draw) for name, draw in self.draws.items()}))
+    def over_draws(self, quantity: Any) -> tuple[np.ndarray, np.ndarray]:
+        """A quantity of the parameters, at their estimates and at those of each resample, by one program."""
+        rows = {name: jnp.asarray(np.append(value, self.draws[name])) for name, value in self.parameters.items()}
+        found = np.asarray(jax.jit(jax.vmap(quantity))(rows))
+        return found[0], found[1:]
 
     def write(self, folder: Path | str) -> Path:
         """Write fit.json, the tables and the figures to a folder, all or nothing; those of an earlier report go."""

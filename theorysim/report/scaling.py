@@ -63,8 +63,7 @@ class RunReport(Report):
                 kind = "positive numbers" if positive else "numbers >= 0"
                 raise scaling.RunsError(f"{name}={values.tolist()}: give {kind}")
         at = dict(zip(at, np.broadcast_arrays(*at.values()), strict=True))
-        loss = np.asarray(self.law.fn(**at, **self.parameters))
-        drawn = self.over_draws(lambda parameters: self.law.fn(**at, **parameters))
+        loss, drawn = self.over_draws(lambda parameters: self.law.fn(**at, **parameters))
         scatter = np.random.default_rng(0).choice(self.residuals, drawn.shape)
         return Prediction(loss, self.percentiles(drawn), self.percentiles(drawn * np.exp(scatter)))
 
@@ -93,8 +92,8 @@ class RunReport(Report):
                 return jnp.stack(scaling.chinchilla_frontier(parameters, grid))
             return jnp.stack(jax.vmap(lambda c: jnp.stack(scaling.allocate(self.law, parameters, c)), out_axes=1)(grid))
 
-        middle = np.asarray(best(self.parameters))
-        low, high = self.percentiles(self.over_draws(best))
+        middle, drawn = self.over_draws(best)
+        low, high = self.percentiles(drawn)
         columns = {"compute": np.asarray(grid)}
         for i, name in enumerate(("n", "d", "loss")):
             columns |= {name: middle[i], f"{name}_low": low[i], f"{name}_high": high[i]}

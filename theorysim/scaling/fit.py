@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,8 @@ from theorysim.scaling.runs import (
     warn_of_doubts,
 )
 
-LANES = 64  # starts or resamples that one loop advances in lockstep: their arrays stay in the cache
+LANES = 64  # starts or resamples that one loop advances in lockstep: their arrays stay in the cache,
+FEW = 16  # or so many where there are no more: each size is a program of its own
 ROUND, ROUNDS = 30, 10  # iterations before lanes are dealt out anew, and how often at most
 SAME = 1e-9  # of the best objective: the same optimum
 UNITS = 1e-6  # of a log loss: more is not rounding
@@ -63,10 +64,14 @@ class Problem:
         more = count - len(self.log_loss)
         return replace(
             self,
-            inputs={name: jnp.pad(values, (0, more), mode="edge") for name, values in self.inputs.items()},
-            log_loss=jnp.pad(self.log_loss, (0, more), mode="edge"),
-            weights=jnp.pad(self.weights, (0, more)),
+            inputs={name: _repeat_last(values, more) for name, values in self.inputs.items()},
+            log_loss=_repeat_last(self.log_loss, more),
+            weights=jnp.asarray(np.pad(self.weights, (0, more))),
         )
+
+    def filled(self) -> "Problem":
+        """Padded to the next size that has a program: a multiple of 64 runs."""
+        return self.padded(len(self.log_loss) + -len(self.log_loss) % LANES)
 
     def solve(self, start: Float[Array, " parameters"], weights: Float[Array, " runs"]) -> Search:
         """The optimum that one start leads to; for `jax.vmap`."""
@@ -88,18 +93,25 @@ jax.tree_util.register_dataclass(
 )
 
 
-def solve_all(problem: Problem, starts: Float[Array, "rows parameters"], weights: Float[Array, "rows runs"]) -> Search:
+def _repeat_last(values: Any, more: int) -> Array:
+    # By numpy: on the device each length would be a program of its own.
+    return jnp.asarray(np.pad(values, (0, more), mode="edge"))
+
+
+def solve_all(problem: Problem, starts: Any, weights: Any) -> Search:
     """One optimum for each start and set of weights.
 
     Rows go through one compiled program in blocks of one size, the last filled up, and runs are filled up with copies
     of no weight: a fit, its bootstrap and fits of about as many runs share it. After some iterations those which have
     not ended form blocks anew, so that few lanes wait for a slow one.
     """
-    missing = -len(problem.log_loss) % LANES
-    problem = problem.padded(len(problem.log_loss) + missing)
-    padded = np.pad(weights, ((0, 0), (0, missing)))
-    found = jax.tree.map(np.array, jax.vmap(begin)(starts))
-    lanes = min(LANES, len(starts))
+    runs = len(problem.log_loss)
+    problem = problem.filled()
+    padded = np.pad(weights, ((0, 0), (0, len(problem.log_loss) - runs)))
+    first = begin(jnp.asarray(starts[0]))
+    found = jax.tree.map(lambda leaf: np.repeat(np.asarray(leaf)[None], len(starts), 0), first)
+    found = found._replace(point=np.array(starts))
+    lanes = FEW if len(starts) <= FEW else LANES
     left = np.arange(len(starts))
     for _ in range(ROUNDS):
         for rows in np.pad(left, (0, -len(left) % lanes), mode="edge").reshape(-1, lanes):
@@ -117,12 +129,53 @@ def _advance(problem: Problem, searches: Search, weights: Float[Array, "lanes ru
     return jax.vmap(lambda search, weights: problem.advance(search, weights, ROUND))(searches, weights)
 
 
+class View(NamedTuple):
+    """What a problem is at a point: parameters, log predictions, and their slopes by the free parameters, else zero.
+
+    `off` is what the predictions would change by in the units of the runs: nothing, if the law's units are right.
+    """
+
+    parameters: dict[str, Any]
+    log_prediction: np.ndarray
+    slopes: np.ndarray
+    off: np.ndarray
+
+
+def view(problem: Problem, point: Any, inputs: Mapping[str, Any] | None = None) -> View:
+    """A problem at a point, for its own inputs or others (in units of the data); one program for about as many runs."""
+    filled = problem.filled()
+    if inputs is None:
+        count, inputs = len(problem.log_loss), filled.inputs
+    else:
+        count = len(next(iter(inputs.values())))
+        inputs = {name: _repeat_last(values, -count % LANES) for name, values in inputs.items()}
+    parameters, *columns = _view(filled, inputs, jnp.asarray(point))
+    return View({name: parameters[name] for name in problem.law.parameters}, *(np.asarray(c)[:count] for c in columns))
+
+
 @jax.jit
-def slopes_at(
+def _view(
     problem: Problem, inputs: Mapping[str, Float[Array, " runs"]], point: Float[Array, " parameters"]
-) -> Float[Array, "runs parameters"]:
-    """The derivative of log predictions at inputs (in units of the data) by the free parameters, else zero."""
-    return jax.jacfwd(problem.log_prediction_at, argnums=1)(inputs, point) * problem.free[None]
+) -> tuple[dict[str, Array], Array, Array, Array]:
+    law, zero = problem.law, jnp.zeros(())
+    parameters, log_prediction = problem.values(point), problem.log_prediction_at(inputs, point)
+    in_units = {
+        name: values * jnp.exp(problem.log_scale.get(law.inputs[name], zero)) for name, values in inputs.items()
+    }
+    off = jnp.abs(jnp.log(law.fn(**in_units, **parameters)) - problem.log_scale.get("loss", zero) - log_prediction)
+    slopes = jax.jacfwd(problem.log_prediction_at, argnums=1)(inputs, point) * problem.free[None]
+    return parameters, log_prediction, slopes, off
+
+
+def values_at(problem: Problem, points: Any) -> dict[str, Array]:
+    """Parameters at many points, in the units of the runs."""
+    found = _values_at(problem.filled(), jnp.asarray(points))
+    return {name: found[name] for name in problem.law.parameters}
+
+
+@jax.jit
+def _values_at(problem: Problem, points: Float[Array, "rows parameters"]) -> dict[str, Array]:
+    return jax.vmap(problem.values)(points)
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,31 +242,31 @@ def fit(
     require_enough(law, inputs, int(free.sum()))
     warn_of_doubts(inputs, loss)
     problem = problem_of(law, inputs, loss, weights, objective or huber(), free)
-    _require_units(problem, inputs)
+    _require_units(problem)
     points = _starts(problem, starts, fixed or {})
-    all_weights = jnp.broadcast_to(problem.weights, (len(points), len(loss)))
-    ends = solve_all(problem, points, all_weights)
+    ends = solve_all(problem, points, np.broadcast_to(problem.weights, (len(points), len(loss))))
     values = np.asarray(ends.value)
     if not np.isfinite(values).any():
         raise RunsError(
             f"{law.name} is not finite and positive at any of {len(values)} starts: check the ranges of its parameters"
         )
-    best = jax.tree.map(lambda leaf: leaf[np.nanargmin(values)], ends)
+    best = jax.tree.map(lambda leaf: np.asarray(leaf)[np.nanargmin(values)], ends)
     if not best.converged:
-        again = jnp.broadcast_to(best.point, points.shape)  # as many lanes: the same program
-        best = jax.tree.map(lambda leaf: leaf[0], solve_all(problem, again, all_weights))
+        again = solve_all(problem, best.point[None], np.asarray(problem.weights)[None])
+        best = jax.tree.map(lambda leaf: np.asarray(leaf)[0], again)
+    seen = view(problem, best.point)
     result = Fit(
         law=law,
-        parameters={name: float(value) for name, value in problem.values(best.point).items()},
-        value=float(best.value * problem.weights.sum()),
+        parameters={name: float(value) for name, value in seen.parameters.items()},
+        value=float(best.value * np.sum(problem.weights)),
         gradient_norm=float(best.gradient_norm),
         converged=bool(best.converged),
         basin_share=float(np.mean(values <= float(best.value) * (1 + SAME) + np.finfo(float).tiny)),
-        residuals=np.asarray(problem.log_loss - _log_prediction(problem, best.point)),
+        residuals=np.asarray(problem.log_loss) - seen.log_prediction,
         runs={**inputs, "loss": loss},
         problem=problem,
-        point=best.point,
-        **_certify(problem, best.point),
+        point=jnp.asarray(best.point),
+        **_certify(problem, best.point, seen.slopes),
     )
     _warn_of_the_optimum(result)
     return result
@@ -252,34 +305,31 @@ def problem_of(
         weights = np.asarray(weights, float)
         if weights.shape != loss.shape or not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
             raise RunsError("weights: give one finite number >= 0 per run, not all zero")
-    log_loss = jnp.log(jnp.asarray(loss))
-    require_float64("a fit", loss=log_loss)
-    log_scale = {unit: jnp.zeros(()) for unit in law.units}
+    log_loss = np.log(loss)
+    require_float64("a fit", loss=jnp.asarray(log_loss))
+    log_scale = dict.fromkeys(law.units, 0.0)
     for name, unit in law.inputs.items():
         if unit in log_scale and name == unit:
-            log_scale[unit] = jnp.asarray(np.log(inputs[name]).mean())
+            log_scale[unit] = np.log(inputs[name]).mean()
     if "loss" in log_scale:
         log_scale["loss"] = log_loss.mean()
     return Problem(
         law=law,
         inputs={
-            name: jnp.asarray(values) * jnp.exp(-log_scale.get(law.inputs[name], jnp.zeros(())))
-            for name, values in inputs.items()
+            name: jnp.asarray(values * np.exp(-log_scale.get(law.inputs[name], 0.0))) for name, values in inputs.items()
         },
-        log_loss=log_loss - log_scale.get("loss", jnp.zeros(())),
-        weights=jnp.ones(len(loss)) if weights is None else jnp.asarray(weights),
-        log_scale=log_scale,
+        log_loss=jnp.asarray(log_loss - log_scale.get("loss", 0.0)),
+        weights=jnp.asarray(np.ones(len(loss)) if weights is None else weights),
+        log_scale={unit: jnp.asarray(value) for unit, value in log_scale.items()},
         objective=Objective(*(jnp.asarray(value, float) for value in objective)),
         free=jnp.asarray(free),
     )
 
 
-def _require_units(problem: Problem, inputs: Mapping[str, np.ndarray]) -> None:
+def _require_units(problem: Problem) -> None:
     """Refuse a law whose parameters do not carry the units that its function gives them."""
-    law, middle = problem.law, problem.law.box().mean(0)
-    in_units = {name: jnp.asarray(values) for name, values in inputs.items()}
-    prediction = np.log(_predict(law, in_units, problem.values(middle))) - problem.log_scale.get("loss", 0.0)
-    off = np.abs(np.asarray(prediction - _log_prediction(problem, middle)))
+    law = problem.law
+    off = view(problem, law.box().mean(0)).off
     if (off > UNITS).any():
         raise RunsError(
             f"{law.name}: in other units of {list(law.units)} it would predict other losses (their logarithms "
@@ -288,44 +338,49 @@ def _require_units(problem: Problem, inputs: Mapping[str, np.ndarray]) -> None:
         )
 
 
-def _starts(problem: Problem, starts: Any, fixed: Mapping[str, float]) -> Float[Array, "starts parameters"]:
-    law = problem.law
+def _starts(problem: Problem, starts: Any, fixed: Mapping[str, float]) -> np.ndarray:
+    law, problem = problem.law, problem.filled()
     if isinstance(starts, int):
         if starts < 1:
             raise RunsError(f"starts={starts}: give at least one")
-        low, high = np.asarray(law.box())
+        low, high = law.box()
         unit = qmc.Sobol(len(law.parameters), rng=0).random_base2((starts - 1).bit_length())[:starts]
-        points = jnp.asarray(low + (high - low) * unit)
+        points = low + (high - low) * unit
         if not fixed:
             return points
-        starts = jax.vmap(problem.values)(points)
+        starts = values_at(problem, points)
     given = {**starts, **fixed}
     unknown = [name for name in given if name not in law.parameters]
     if unknown or not starts:
         raise RunsError(f"starts={list(starts)}: give arrays for some of {list(law.parameters)}")
     count = len(next(iter(starts.values())))
-    given = {name: jnp.broadcast_to(jnp.asarray(value, float), (count,)) for name, value in given.items()}
+    given = {name: jnp.asarray(np.broadcast_to(np.asarray(value, float), (count,))) for name, value in given.items()}
+    return np.asarray(_complete(problem, given))
+
+
+@jax.jit
+def _complete(problem: Problem, given: Mapping[str, Float[Array, " starts"]]) -> Float[Array, "starts parameters"]:
+    """Starts where some parameters are given, in the users' units, and others lie in the middle of their ranges."""
+    law = problem.law
     middle = dict(zip(law.parameters, law.box().mean(0), strict=True))
 
-    def complete(given: dict[str, Array]) -> Array:
+    def complete(given: Mapping[str, Array]) -> Array:
         """With each start's own exponents, which the units of its coefficients depend on."""
         bare = {name: value for name, value in given.items() if not law.parameters[name].unit}
         bare = {name: jnp.log(value) if law.parameters[name].positive else value for name, value in bare.items()}
-        point = jnp.stack([bare[name] if name in bare else middle[name] for name in law.parameters])
+        point = jnp.stack([bare[name] if name in bare else jnp.asarray(middle[name]) for name in law.parameters])
         return law.point({**problem.values(point), **given}, problem.log_scale)
 
     return jax.vmap(complete)(given)
 
 
-def _certify(problem: Problem, point: Float[Array, " parameters"]) -> dict[str, Any]:
+def _certify(problem: Problem, point: np.ndarray, slopes: np.ndarray) -> dict[str, Any]:
     """Rank, condition and weakest direction; refused where a direction is open that is not a vanishing coefficient."""
     law = problem.law
     free = np.asarray(problem.free) > 0
     names = [name for name, is_free in zip(law.parameters, free, strict=True) if is_free]
-    # Filled up as for `solve_all`, so that fits of about as many runs share this program, too.
-    filled = problem.padded(-(-len(problem.log_loss) // LANES) * LANES)
-    jacobian = np.asarray(slopes_at(filled, filled.inputs, point))[:, free]
-    _, singular, directions = np.linalg.svd(jacobian * np.sqrt(np.asarray(filled.weights))[:, None])
+    jacobian = slopes[:, free]
+    _, singular, directions = np.linalg.svd(jacobian * np.sqrt(np.asarray(problem.weights))[:, None])
     rank = int((singular > RANK * singular[0]).sum())
     weakest = dict(zip(names, directions[-1].tolist(), strict=True))
     if rank < len(names) and not _vanishes(problem, point, weakest):
@@ -339,7 +394,7 @@ def _certify(problem: Problem, point: Float[Array, " parameters"]) -> dict[str, 
     return {"rank": rank, "condition": condition, "weakest": weakest}
 
 
-def _vanishes(problem: Problem, point: Array, direction: Mapping[str, float]) -> bool:
+def _vanishes(problem: Problem, point: np.ndarray, direction: Mapping[str, float]) -> bool:
     """Whether the open direction is one coefficient on its way to zero or infinity: a border, warned of elsewhere."""
     name = max(direction, key=lambda name: abs(direction[name]))
     index = list(problem.law.parameters).index(name)
@@ -348,7 +403,7 @@ def _vanishes(problem: Problem, point: Array, direction: Mapping[str, float]) ->
     return problem.law.parameters[name].positive and abs(direction[name]) > 0.99 and outside
 
 
-def _remedy(problem: Problem, point: Array, direction: np.ndarray, free: np.ndarray) -> str:
+def _remedy(problem: Problem, point: np.ndarray, direction: np.ndarray, free: np.ndarray) -> str:
     """The run, an input moved by ten or a hundred from the middle of the data, at which the open direction shows."""
     law = problem.law
     middle = {name: float(np.exp(np.mean(np.log(np.abs(values) + 1e-300)))) for name, values in problem.inputs.items()}
@@ -358,9 +413,8 @@ def _remedy(problem: Problem, point: Array, direction: np.ndarray, free: np.ndar
         return "fix a parameter"
 
     def shows(candidate: dict[str, float]) -> float:
-        arrays = {name: jnp.asarray([value]) for name, value in candidate.items()}
-        seen = abs(np.asarray(slopes_at(problem, arrays, point))[0, free] @ direction)
-        return float(np.nan_to_num(seen))
+        slopes = view(problem, point, {name: [value] for name, value in candidate.items()}).slopes
+        return float(np.nan_to_num(abs(slopes[0, free] @ direction)))
 
     best = max(candidates, key=shows)
     if shows(best) < RANK:
@@ -373,10 +427,11 @@ def _remedy(problem: Problem, point: Array, direction: np.ndarray, free: np.ndar
 def _warn_of_the_optimum(fit: Fit) -> None:
     if not fit.converged:
         _warn(f"the search of {fit.law.name} did not end: gradient {fit.gradient_norm:.1e}; try more starts")
-    low, high = np.asarray(fit.law.box())
+    low, high = fit.law.box()
     reach = high - low
+    point, free = np.asarray(fit.point), np.asarray(fit.problem.free)
     for i, (name, parameter) in enumerate(fit.law.parameters.items()):
-        at, is_free = float(fit.point[i]), bool(fit.problem.free[i])
+        at, is_free = float(point[i]), bool(free[i])
         if is_free and (at < low[i] - reach[i] or at > high[i] + reach[i]):
             limit = "vanishes" if parameter.positive and at < low[i] else "lies far outside of its starts"
             _warn(

@@ -5,6 +5,7 @@ All three take a fit and speak of any quantity: the name of a parameter, or a fu
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -14,9 +15,9 @@ from jaxtyping import Array, Float, Int
 from scipy.stats import chi2, norm
 
 from theorysim.scaling.compare import log_likelihood
-from theorysim.scaling.fit import Fit, Problem, slopes_at, solve_all
+from theorysim.scaling.fit import Fit, Problem, solve_all, values_at, view
 from theorysim.scaling.runs import RunsError
-from theorysim.typing import ScalarLike
+from theorysim.typing import Scalar, ScalarLike
 
 Quantity = str | Callable[[Mapping[str, Any]], Any]
 
@@ -56,10 +57,9 @@ def bootstrap(fit: Fit, *, key: Array, samples: int = 1000, groups: Int[np.ndarr
     """
     require_samples(samples)
     weights = bootstrap_weights(key, fit.problem.weights, samples, groups)
-    starts = jnp.broadcast_to(fit.point, (samples, len(fit.point)))
+    starts = np.broadcast_to(fit.point, (samples, len(fit.point)))
     ends = solve_all(fit.problem, starts, weights)
-    values = jax.vmap(fit.problem.values)(ends.point)
-    return Draws(values, float(ends.converged.mean()))
+    return Draws(values_at(fit.problem, ends.point), float(np.mean(ends.converged)))
 
 
 def bootstrap_weights(
@@ -89,9 +89,7 @@ class Sandwich(NamedTuple):
 
     def standard_error(self, quantity: Quantity) -> float:
         """By the delta method; that of a positive parameter A is A times that of log A."""
-        slope = np.asarray(
-            jax.grad(lambda point: jnp.squeeze(value_of(quantity, self.problem.values(point))))(self.point)
-        )
+        slope = np.asarray(value_and_slope(quantity, self.problem.filled(), self.point)[1])
         return float(np.sqrt(slope @ self.covariance @ slope))
 
     def interval(self, quantity: Quantity, level: float = 0.95) -> Float[np.ndarray, " 2"]:
@@ -100,8 +98,16 @@ class Sandwich(NamedTuple):
         **Raises:** `RunsError` for a level outside of (0, 1), and a quantity that does not exist.
         """
         require_level(level)
-        middle = float(value_of(quantity, self.problem.values(self.point)))
+        middle = float(value_and_slope(quantity, self.problem.filled(), self.point)[0])
         return middle + norm.ppf([(1 - level) / 2, (1 + level) / 2]) * self.standard_error(quantity)
+
+
+@partial(jax.jit, static_argnums=0)
+def value_and_slope(
+    quantity: Quantity, problem: Problem, point: Float[Array, " parameters"]
+) -> tuple[Scalar, Float[Array, " parameters"]]:
+    """A quantity, and its derivative by the coordinates of the fit."""
+    return jax.value_and_grad(lambda point: jnp.squeeze(value_of(quantity, problem.values(point))))(point)
 
 
 def sandwich(fit: Fit, *, bandwidth: float | None = None) -> Sandwich:
@@ -120,8 +126,9 @@ def sandwich(fit: Fit, *, bandwidth: float | None = None) -> Sandwich:
     h = float(np.median(size)) if bandwidth is None else bandwidth
     if not h > 0:
         raise RunsError(f"bandwidth={h}: give a value > 0, of the order of the residuals")
-    jacobian = np.asarray(slopes_at(problem, problem.inputs, fit.point))
-    weights = np.asarray(problem.weights) * np.asarray(problem.objective.side(jnp.asarray(fit.residuals)))
+    jacobian = view(problem, fit.point).slopes
+    weights = problem.weights * np.where(fit.residuals < 0, problem.objective.overestimate, 1.0)
+    weights = np.asarray(weights)
     psi = weights * np.clip(fit.residuals, -delta, delta)
     # Where the knee is wider than the band, the objective is smooth at the scale of the residuals.
     inside, height = (size <= delta, 1.0) if delta >= h else (size <= h, delta / h)
@@ -153,20 +160,18 @@ def profile(fit: Fit, name: str, *, level: float = 0.95, reach: float = 6.0, poi
     # In the runs' own units a parameter is a coordinate, whatever the others do.
     problem = _in_own_units(fit.problem)
     index = list(law.parameters).index(name)
-    center = law.point(fit.parameters, problem.log_scale)
+    center = np.asarray(_point_of(problem, fit.parameters))
     error = sandwich(fit).standard_error(name)
     error = error / fit.parameters[name] if positive else error
-    at = center[index] + error * jnp.linspace(-reach, reach, points)
+    at = center[index] + error * np.linspace(-reach, reach, points)
     half = points // 2
-    downwards, upwards = at[half::-1], at[half:]
-    found = jnp.concatenate(
-        [_walk(problem, center, index, downwards)[::-1], _walk(problem, center, index, upwards)[1:]]
-    )
-    residuals = np.asarray(jax.vmap(lambda point: problem.log_loss - problem.log_prediction(point))(found))
+    downwards, upwards = (np.asarray(_walk(problem, center, index, way)) for way in (at[half::-1], at[half:]))
+    found = np.concatenate([downwards[::-1], upwards[1:]])
+    residuals = np.stack([problem.log_loss - view(problem, point).log_prediction for point in found])
     weights = np.asarray(problem.weights)
     likelihood = np.array([log_likelihood(row, fit.problem.objective, weights) for row in residuals])
     deviance = 2 * (likelihood.max() - likelihood)
-    values = np.asarray(jnp.exp(at) if positive else at)
+    values = np.exp(at) if positive else at
     threshold = float(chi2.ppf(level, 1))
     low, high = (
         _crossing(values[half::-1], deviance[half::-1], threshold),
@@ -176,15 +181,21 @@ def profile(fit: Fit, name: str, *, level: float = 0.95, reach: float = 6.0, poi
 
 
 def _in_own_units(problem: Problem) -> Problem:
-    scale, zero = problem.log_scale, jnp.zeros(())
+    scale = {unit: float(value) for unit, value in problem.log_scale.items()}
     return replace(
         problem,
         inputs={
-            name: values * jnp.exp(scale.get(problem.law.inputs[name], zero)) for name, values in problem.inputs.items()
+            name: jnp.asarray(values * np.exp(scale.get(problem.law.inputs[name], 0.0)))
+            for name, values in ((name, np.asarray(values)) for name, values in problem.inputs.items())
         },
-        log_loss=problem.log_loss + scale.get("loss", zero),
-        log_scale=dict.fromkeys(scale, zero),
+        log_loss=jnp.asarray(np.asarray(problem.log_loss) + scale.get("loss", 0.0)),
+        log_scale={unit: jnp.zeros(()) for unit in scale},
     )
+
+
+@jax.jit
+def _point_of(problem: Problem, parameters: Mapping[str, ScalarLike]) -> Float[Array, " parameters"]:
+    return problem.law.point(parameters, problem.log_scale)
 
 
 @jax.jit

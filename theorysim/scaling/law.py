@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from theorysim.checks import require_positive
@@ -92,12 +93,11 @@ class Law:
             [jnp.log(shifted[name]) if parameter.positive else shifted[name] for name, parameter in self._items()]
         )
 
-    def box(self) -> Float[Array, "2 parameters"]:
+    def box(self) -> Float[np.ndarray, "2 parameters"]:
         """The corners of the starts, in the fit's coordinates."""
-        corners = [(parameter.low, parameter.high) for parameter in self.parameters.values()]
-        positive = jnp.array([parameter.positive for parameter in self.parameters.values()])
-        box = jnp.array(corners, float).T
-        return jnp.where(positive, jnp.log(jnp.where(positive, box, 1.0)), box)
+        corners = np.array([(parameter.low, parameter.high) for parameter in self.parameters.values()], float)
+        positive = np.array([parameter.positive for parameter in self.parameters.values()])
+        return np.where(positive, np.log(np.where(positive, corners.T, 1.0)), corners.T)
 
     def _items(self) -> Any:
         return self.parameters.items()
