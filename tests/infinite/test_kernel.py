@@ -410,7 +410,9 @@ def second_moment(slope, x, weight_var, bias_var):
 
 
 @pytest.mark.parametrize(
-    "activation", [erf, tanh, infinite.gelu, infinite.softplus, infinite.mish], ids=lambda activation: activation.name
+    "activation",
+    [erf, tanh, infinite.mish, *(pytest.param(a, marks=pytest.mark.slow) for a in (infinite.gelu, infinite.softplus))],
+    ids=lambda activation: activation.name,
 )
 def test_mixed_derivatives_at_equal_inputs_are_those_of_features(activation):
     """d^2 K(x, z) / dx dz at z = x: what Gaussian processes of derivatives are made of."""
@@ -423,7 +425,7 @@ def test_mixed_derivatives_at_equal_inputs_are_those_of_features(activation):
     np.testing.assert_allclose(jax.jit(jax.jacfwd(jax.grad(nngp), 1))(x, x), expected, rtol=1e-11, atol=1e-13)
 
 
-@pytest.mark.parametrize("activation", [erf, tanh, infinite.silu], ids=lambda activation: activation.name)
+@pytest.mark.parametrize("activation", [erf, tanh], ids=lambda activation: activation.name)
 def test_kernels_of_raw_pixels_are_those_of_the_duals(activation):
     """Inputs from 0 to 255; of the network by two compositions of T and T', which were tested by themselves."""
     x = jax.random.uniform(jax.random.key(0), (4, 64), maxval=255.0)
@@ -456,10 +458,10 @@ def test_kernels_of_a_jump_are_the_arcsine_laws(options):
     found = fully_connected(sign, ON_SPHERE, depth=1, **options)
     off = ~np.eye(5, dtype=bool)
     nngp = 2 / np.pi * np.arcsin(np.clip(rho, -1, 1))
-    np.testing.assert_allclose(found.nngp[off], nngp[off], rtol=1e-12)
-    np.testing.assert_allclose(jnp.diag(found.nngp), 1, rtol=1e-14)
+    np.testing.assert_allclose(found.nngp[off], nngp[off], atol=1e-13)
+    np.testing.assert_allclose(jnp.diag(found.nngp), 1, rtol=1e-13)
     ntk = nngp[off] + rho[off] * 2 / np.pi / np.sqrt(1 - rho[off] ** 2)
-    np.testing.assert_allclose(found.ntk[off], ntk, rtol=1e-12)
+    np.testing.assert_allclose(found.ntk[off], ntk, rtol=1e-11)
     assert np.isinf(jnp.diag(found.ntk)).all()
 
 

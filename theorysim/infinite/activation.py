@@ -218,7 +218,10 @@ def as_activation(
 
 
 def refuse_traced(activation: Activation) -> None:
-    """Where tables and programs are cached per activation, its parameters must be numbers."""
+    """Where tables and programs are cached per activation, its parameters must be numbers.
+
+    **Raises:** `ValueError` for traced ones.
+    """
     if activation.traced:
         raise ValueError(
             f"activation {activation.name!r} has traced parameters, which only closed duals and the kernels of "

@@ -92,6 +92,6 @@ def _mean_over_scales(term: Callable[..., Array]) -> Dual:
             return total + weight * term(q1, q2, k, a, b), None
 
         shape = jnp.broadcast_shapes(q1.shape, q2.shape, k.shape)
-        return jax.lax.scan(add, jnp.zeros(shape, k.dtype), tuple(pairs), unroll=4)[0]
+        return jax.lax.scan(add, jnp.zeros(shape, k.dtype), tuple(pairs))[0]
 
     return mean

@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from theorysim.checks import require_correlation, require_nonnegative
-from theorysim.infinite.activation import Activation, angle, as_activation
+from theorysim.infinite.activation import Activation, Dual, angle, as_activation
 from theorysim.quadrature import chebyshev, chebyshev_sum, gaussian_mean
 from theorysim.root import root
 from theorysim.typing import Scalar, ScalarLike, as_floats
@@ -44,7 +44,8 @@ def _checked(fn: Callable[P, Array]) -> Callable[P, Array]:
         def at(*values):
             return scalar(activation, **dict(zip(numbers, values, strict=True)))
 
-        return jnp.vectorize(at)(*numbers.values())
+        shape = np.broadcast_shapes(*(number.shape for number in numbers.values()))
+        return jnp.vectorize(at)(*(jnp.broadcast_to(number, shape) for number in numbers.values()))
 
     @wraps(fn)
     def checked(*args: P.args, **kwargs: P.kwargs) -> Array:
@@ -225,9 +226,7 @@ def _mean_square(activation: Activation, q: ScalarLike) -> Scalar:
     (q,) = as_floats(q)
     if activation.slopes is not None:
         return _mean_square_slope(activation, q) * q
-    if activation.closed_dual is not None:
-        return activation.closed_dual(q, q, q)
-    return gaussian_mean(lambda x: activation.fn(x) ** 2, q, activation.kinks)
+    return _mean_or_closed(activation, lambda x: activation.fn(x) ** 2, activation.closed_dual, q)
 
 
 def _mean_square_slope(activation: Activation, q: ScalarLike) -> Scalar:
@@ -235,9 +234,15 @@ def _mean_square_slope(activation: Activation, q: ScalarLike) -> Scalar:
     (q,) = as_floats(q)
     if activation.slopes is not None:
         return jnp.full_like(q, (activation.slopes[0] ** 2 + activation.slopes[1] ** 2) / 2)
-    if activation.closed_dual_derivative is not None:
-        return activation.closed_dual_derivative(q, q, q)
-    return gaussian_mean(lambda x: activation.derivative(x) ** 2, q, activation.kinks)
+    return _mean_or_closed(activation, lambda x: activation.derivative(x) ** 2, activation.closed_dual_derivative, q)
+
+
+def _mean_or_closed(activation: Activation, square: Callable[[Array], Array], closed: Dual | None, q: Scalar) -> Scalar:
+    """E square(sqrt(q) z). Of a costly closed dual by quadrature up to the largest variance that is tabulated."""
+    if closed is None or not activation.costly:
+        return closed(q, q, q) if closed else gaussian_mean(square, q, activation.kinks)
+    small, large = jnp.where(q <= LARGEST, q, 1.0), jnp.where(q <= LARGEST, 1.0, q)
+    return jnp.where(q <= LARGEST, gaussian_mean(square, small, activation.kinks), closed(large, large, large))
 
 
 # Tables: functions of the variance are entire on the scale of asinh(sqrt(q)), and even in it. They depend on the

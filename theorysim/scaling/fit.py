@@ -212,11 +212,6 @@ def _predict(law: Law, inputs: Mapping[str, Array], values: Mapping[str, Any]) -
     return law.fn(**inputs, **values)
 
 
-@jax.jit
-def _log_prediction(problem: Problem, point: Float[Array, " parameters"]) -> Float[Array, " runs"]:
-    return problem.log_prediction(point)
-
-
 def fit(
     law: Law | str,
     runs: Mapping[str, Any],
