@@ -117,7 +117,7 @@ def activate(activation: Activation, covariance: Covariance, *, normalised: bool
         return _piecewise_linear(*activation.slopes, covariance)
     if activation.tabulated and normalised and not activation.jumps:
         return _tabulated(activation, covariance)
-    return _general(activation, covariance)
+    return _general(activation, covariance, _duals)
 
 
 def _piecewise_linear(left: ScalarLike, right: ScalarLike, covariance: Covariance) -> Activated:
@@ -166,7 +166,7 @@ def _tabulated(activation: Activation, covariance: Covariance) -> Activated:
     def undefined():
         return jax.tree.map(lambda a: jnp.full_like(a, jnp.nan), Activated(covariance, x))
 
-    exact = undefined if activation.closed_dual is None else partial(_general, activation, covariance)
+    exact = undefined if activation.closed_dual is None else partial(_general, activation, covariance, _direct)
     return jax.lax.switch(short, [*(partial(table, size) for size in sizes), exact])
 
 
@@ -204,9 +204,11 @@ def _interpolate(
     return jax.lax.scan(add, (eighth, one, zero, zero), blocks, unroll=5)[0][2:]  # T_{-8} = T_8
 
 
-def _general(activation: Activation, covariance: Covariance) -> Activated:
+def _general(
+    activation: Activation, covariance: Covariance, duals: Callable[[Activation, Covariance], tuple[Array, Array]]
+) -> Activated:
     q1, q2 = covariance.std1**2, covariance.std2**2
-    dual, slope = _duals(activation, covariance)
+    dual, slope = duals(activation, covariance)
     (std1, twist1, stretch1), (std2, twist2, stretch2) = (_on_the_diagonal(activation, q) for q in (q1, q2))
     # Where the features are nearly equal, the first order of their difference has more digits than the difference.
     first_order = (
@@ -261,20 +263,23 @@ def _integrated(activation: Activation, q: Float[Array, " n"]) -> tuple[Float[Ar
     return square, slope_square, along, mean(lambda x: fn(x) * slope(x) * x) / jnp.sqrt(safe_q)
 
 
+def _direct(activation: Activation, covariance: Covariance) -> tuple[Float[Array, "n1 n2"], Float[Array, "n1 n2"]]:
+    triple = covariance.std1[:, None] ** 2, covariance.std2[None, :] ** 2, covariance.matrix
+    return activation.dual(*triple), activation.dual_derivative(*triple)
+
+
+def _by_series(activation: Activation, covariance: Covariance) -> tuple[Float[Array, "n1 n2"], Float[Array, "n1 n2"]]:
+    return _series(activation.fn, covariance), _series(derivative(activation.fn), covariance)
+
+
 def _duals(activation: Activation, covariance: Covariance) -> tuple[Float[Array, "n1 n2"], Float[Array, "n1 n2"]]:
-    q1, q2 = covariance.std1[:, None] ** 2, covariance.std2[None, :] ** 2
-
-    def direct():
-        return activation.dual(q1, q2, covariance.matrix), activation.dual_derivative(q1, q2, covariance.matrix)
-
-    def by_series():
-        return _series(activation.fn, covariance), _series(derivative(activation.fn), covariance)
-
     if not activation.tabulated or activation.kinks:
-        return direct()
+        return _direct(activation, covariance)
     if activation.closed_dual is None:
-        return by_series()
-    return jax.lax.cond(jnp.maximum(q1.max(), q2.max()) <= SERIES_VARIANCE, by_series, direct)
+        return _by_series(activation, covariance)
+    largest = jnp.maximum(covariance.std1.max(), covariance.std2.max()) ** 2
+    by_series, direct = (partial(way, activation, covariance) for way in (_by_series, _direct))
+    return jax.lax.cond(largest <= SERIES_VARIANCE, by_series, direct)
 
 
 def _series(fn: Callable[[Array], Array], covariance: Covariance) -> Float[Array, "n1 n2"]:

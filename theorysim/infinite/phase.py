@@ -66,7 +66,7 @@ def variance_map(activation: Activation, q: ScalarLike, *, weight_var: ScalarLik
 
     **Raises:** `ValueError` for a negative variance.
     """
-    return weight_var * _mean_square(activation, q) + bias_var
+    return weight_var * _at_any_variance(activation, _mean_square, activation.closed_dual, q) + bias_var
 
 
 @_checked
@@ -104,7 +104,7 @@ def chi(activation: Activation, q: ScalarLike, *, weight_var: ScalarLike) -> Sca
 
     **Raises:** `ValueError` for a negative variance.
     """
-    return weight_var * _mean_square_slope(activation, q)
+    return weight_var * _at_any_variance(activation, _mean_square_slope, activation.closed_dual_derivative, q)
 
 
 @_checked
@@ -226,7 +226,7 @@ def _mean_square(activation: Activation, q: ScalarLike) -> Scalar:
     (q,) = as_floats(q)
     if activation.slopes is not None:
         return _mean_square_slope(activation, q) * q
-    return _mean_or_closed(activation, lambda x: activation.fn(x) ** 2, activation.closed_dual, q)
+    return _mean(activation, lambda x: activation.fn(x) ** 2, activation.closed_dual, q)
 
 
 def _mean_square_slope(activation: Activation, q: ScalarLike) -> Scalar:
@@ -234,15 +234,24 @@ def _mean_square_slope(activation: Activation, q: ScalarLike) -> Scalar:
     (q,) = as_floats(q)
     if activation.slopes is not None:
         return jnp.full_like(q, (activation.slopes[0] ** 2 + activation.slopes[1] ** 2) / 2)
-    return _mean_or_closed(activation, lambda x: activation.derivative(x) ** 2, activation.closed_dual_derivative, q)
+    return _mean(activation, lambda x: activation.derivative(x) ** 2, activation.closed_dual_derivative, q)
 
 
-def _mean_or_closed(activation: Activation, square: Callable[[Array], Array], closed: Dual | None, q: Scalar) -> Scalar:
-    """E square(sqrt(q) z). Of a costly closed dual by quadrature up to the largest variance that is tabulated."""
+def _mean(activation: Activation, square: Callable[[Array], Array], closed: Dual | None, q: Scalar) -> Scalar:
+    """E square(sqrt(q) z): a closed dual, or quadrature up to the largest variance that is tabulated."""
+    if closed is None or activation.costly:
+        return gaussian_mean(square, q, activation.kinks)
+    return closed(q, q, q)
+
+
+def _at_any_variance(activation: Activation, mean: Callable[..., Scalar], closed: Dual | None, q: ScalarLike) -> Scalar:
+    """`mean`, and beyond what quadrature resolves a closed dual, however costly."""
+    (q,) = as_floats(q)
     if closed is None or not activation.costly:
-        return closed(q, q, q) if closed else gaussian_mean(square, q, activation.kinks)
-    small, large = jnp.where(q <= LARGEST, q, 1.0), jnp.where(q <= LARGEST, 1.0, q)
-    return jnp.where(q <= LARGEST, gaussian_mean(square, small, activation.kinks), closed(large, large, large))
+        return mean(activation, q)
+    small = q <= LARGEST
+    beyond = jnp.where(small, 1.0, q)
+    return jnp.where(small, mean(activation, jnp.where(small, q, 1.0)), closed(beyond, beyond, beyond))
 
 
 # Tables: functions of the variance are entire on the scale of asinh(sqrt(q)), and even in it. They depend on the
