@@ -411,7 +411,7 @@ def second_moment(slope, x, weight_var, bias_var):
 
 @pytest.mark.parametrize(
     "activation",
-    [erf, tanh, infinite.mish, *(pytest.param(a, marks=pytest.mark.slow) for a in (infinite.gelu, infinite.softplus))],
+    [erf, tanh, *(pytest.param(getattr(infinite, a), marks=pytest.mark.slow) for a in ("gelu", "softplus", "mish"))],
     ids=lambda activation: activation.name,
 )
 def test_mixed_derivatives_at_equal_inputs_are_those_of_features(activation):

@@ -289,10 +289,8 @@ def _series(fn: Callable[[Array], Array], covariance: Covariance) -> Float[Array
         def at(q):
             found = hermite_coefficients(fn, q, HERMITE_DEGREE)
             missing = gaussian_mean(lambda x: fn(x) ** 2, q) - jnp.square(found).sum()
-            few = jax.lax.stop_gradient(
-                missing > max(UNRESOLVED, 1e3 * jnp.finfo(q.dtype).eps) * jnp.square(found).sum()
-            )
-            return found.at[0].add(jnp.where(few, jnp.nan, 0.0))
+            most = max(UNRESOLVED, 1e3 * float(jnp.finfo(q.dtype).eps)) * jnp.square(found).sum()
+            return found.at[0].add(jax.lax.stop_gradient(jnp.where(missing <= most, 0.0, jnp.nan)))
 
         return jax.vmap(at, out_axes=1)(std**2)
 
