@@ -46,7 +46,9 @@ def test_each_budget_left_out_says_why():
 def test_a_chain_of_computes_is_not_one_budget():
     """Each compute 1 % above the last: budgets are of 2 %, and computes within a budget do not shift it."""
     chain = 1e19 * 1.01 ** np.arange(60)
-    n, loss = (np.concatenate(column) for column in zip(*(along(budget, OFFSETS[::3]) for budget in chain), strict=True))
+    n, loss = (
+        np.concatenate(column) for column in zip(*(along(budget, OFFSETS[::3]) for budget in chain), strict=True)
+    )
     found = isoflop(np.repeat(chain, 3), n, loss)
     assert len(found.compute) == 20
     np.testing.assert_allclose(found.exponent, sc.frontier_exponent(EPOCH), atol=1e-3)

@@ -144,8 +144,8 @@ def require_same_length(what: str, columns: Mapping[str, np.ndarray]) -> None:
 
 def require_intervals(samples: int, level: float | int) -> None:
     """Refuse too few resamples, and percentages."""
-    require_samples(samples)
     require_level(level)
+    require_samples(samples, level)
 
 
 def parameter_table(

@@ -149,7 +149,9 @@ def envelope(
     np.minimum.at(lowest, of + 1, losses)
     best = lowest.argmin(0)
     columns = np.arange(budgets)
-    inside = np.isfinite(lowest[[np.maximum(best - 1, 0), best, np.minimum(best + 1, len(distinct) + 1)], columns]).all(0)
+    inside = np.isfinite(lowest[[np.maximum(best - 1, 0), best, np.minimum(best + 1, len(distinct) + 1)], columns]).all(
+        0
+    )
     return _line(grid[inside], distinct[best[inside] - 1], "computes whose lowest curve is of a middle size", {})
 
 

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from theorysim.scaling.fit import Fit, slopes_at
+from theorysim.scaling.fit import Fit
 from theorysim.scaling.interval import Quantity, sandwich, value_of
+from theorysim.scaling.problem import slopes_at
 from theorysim.scaling.runs import RunsError, columns
 
 

@@ -14,7 +14,8 @@ from jaxtyping import Array, Float, Int
 from scipy.stats import chi2, norm
 
 from theorysim.scaling.compare import log_likelihood
-from theorysim.scaling.fit import Fit, Problem, slopes_at, solve_all
+from theorysim.scaling.fit import Fit
+from theorysim.scaling.problem import Problem, RowWeights, slopes_at, solve_all
 from theorysim.scaling.runs import RunsError
 from theorysim.typing import ScalarLike
 
@@ -36,10 +37,13 @@ class Draws(NamedTuple):
     def interval(self, quantity: Quantity, level: float = 0.95) -> Float[np.ndarray, "2 *shape"]:
         """Lower and upper percentile.
 
-        **Raises:** `RunsError` for a level outside of (0, 1), and a quantity that does not exist.
+        **Raises:** `RunsError` for a level outside of (0, 1), fewer resamples than it needs (20 for 0.95), and a quantity
+        that does not exist.
         """
         require_level(level)
-        return np.quantile(self.of(quantity), [(1 - level) / 2, (1 + level) / 2], axis=0)
+        values = self.of(quantity)
+        require_samples(len(values), level)
+        return np.quantile(values, [(1 - level) / 2, (1 + level) / 2], axis=0)
 
     def standard_error(self, quantity: Quantity) -> Float[np.ndarray, "*shape"]:
         """Standard deviation over resamples."""
@@ -52,10 +56,10 @@ def bootstrap(fit: Fit, *, key: Array, samples: int = 1000, groups: Int[np.ndarr
     Resampling is by multinomial weights, so that all fits share one compiled program (Efron, Annals of Statistics 7,
     1979). Runs of one group (steps of one training curve) have errors in common: they are drawn together.
 
-    **Raises:** `RunsError` for fewer than two samples, and groups of another length than the runs.
+    **Raises:** `RunsError` for fewer than 20 samples, and groups of another length than the runs.
     """
     require_samples(samples)
-    weights = bootstrap_weights(key, fit.problem.weights, samples, groups)
+    weights = _resampled(key, fit.problem.weights, groups)
     starts = jnp.broadcast_to(fit.point, (samples, len(fit.point)))
     ends = solve_all(fit.problem, starts, weights)
     values = jax.vmap(fit.problem.values)(ends.point)
@@ -69,15 +73,25 @@ def bootstrap_weights(
 
     **Raises:** `RunsError` for groups of another length than the runs.
     """
+    return jnp.asarray(_resampled(key, weights, groups)(np.arange(samples)))
+
+
+def _resampled(key: Array, weights: Float[Array, " runs"], groups: np.ndarray | None) -> RowWeights:
+    """The weights of some resamples; each has a generator of its own, so that they need not all be held."""
     members = np.arange(len(weights)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
     count = int(members.max()) + 1
     if len(members) != len(weights):
         raise RunsError(f"groups has {len(members)} entries for {len(weights)} runs: give one each")
     if count < 2:
         raise RunsError("groups: all runs are in one group, and resampling it says nothing; give at least two")
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))  # on the host: nothing to compile
-    counts = rng.multinomial(count, np.full(count, 1 / count), samples)
-    return jnp.asarray(counts[:, members] * np.asarray(weights))
+    seed, chances, each = np.asarray(jax.random.key_data(key)).tolist(), np.full(count, 1 / count), np.asarray(weights)
+
+    def drawn(rows: np.ndarray) -> np.ndarray:
+        """On the host: nothing to compile."""
+        counts = [np.random.default_rng([*seed, row]).multinomial(count, chances) for row in rows.tolist()]
+        return np.stack(counts)[:, members] * each
+
+    return drawn
 
 
 class Sandwich(NamedTuple):
@@ -220,10 +234,11 @@ def value_of(quantity: Quantity, parameters: Mapping[str, Any]) -> Any:
     return parameters[quantity] if isinstance(quantity, str) else quantity(parameters)
 
 
-def require_samples(samples: int) -> None:
-    """Refuse too few to have percentiles."""
-    if samples < 2:
-        raise RunsError(f"samples={samples}: give at least 2, and 1000 for the ends of a 95 % interval")
+def require_samples(samples: int, level: float | int = 0.95) -> None:
+    """Refuse too few to have percentiles: one resample beyond both ends of the interval together."""
+    least = int(np.ceil(1 / (1 - level) - 1e-9))
+    if samples < least:
+        raise RunsError(f"samples={samples}: give at least {least} for a {level:.0%} interval, and 1000 for its ends")
 
 
 def require_level(level: float | int) -> None:

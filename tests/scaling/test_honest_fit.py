@@ -1,0 +1,69 @@
+"""Runs that no law should be fitted to without a word."""
+
+import warnings
+
+import jax
+import numpy as np
+import pytest
+
+import theorysim.scaling as sc
+
+TRUTH = {"E": 1.8172, "A": 482.01, "B": 2085.43, "alpha": 0.3478, "beta": 0.3658}
+
+
+def surface(count, seed=0, scale=0.003):
+    rng = np.random.default_rng(seed)
+    n, d = 10 ** rng.uniform(7, 9.5, count), 10 ** rng.uniform(9, 11.5, count)
+    loss = np.asarray(sc.LAWS["chinchilla"](n=n, d=d, **TRUTH)) * np.exp(scale * rng.standard_normal(count))
+    return {"n": n, "d": d, "loss": loss}
+
+
+RUNS = surface(60)
+
+
+@pytest.mark.parametrize(
+    ("law", "runs", "message"),
+    [
+        ("chinchilla", {**RUNS, "loss": np.full(60, 2.81)}, r"loss is 2.81 in all runs, and depends on no n or d"),
+        ("m2", {"x": RUNS["loss"], "loss": RUNS["loss"]}, r"x and loss are the same 60 numbers: give x a column of"),
+        (
+            "chinchilla",
+            {**RUNS, "loss": 8 - RUNS["loss"]},
+            r"the loss rises with n and d: is the column an accuracy\? Give a loss, or 1 - accuracy",
+        ),
+        ("m1", {"x": RUNS["n"], "loss": RUNS["n"] ** 0.1}, r"the loss rises with x"),
+    ],
+)
+def test_losses_that_say_nothing_are_refused(law, runs, message):
+    with pytest.raises(sc.RunsError, match=message):
+        sc.fit(law, runs)
+
+
+def test_runs_without_weight_do_not_count():
+    weights = (np.arange(60) < 5).astype(float)
+    with pytest.raises(sc.RunsError, match=r"5 runs for 5 free parameters of chinchilla: give at least 6"):
+        sc.fit("chinchilla", RUNS, weights=weights)
+
+
+def test_losses_that_rise_with_one_size_are_doubted():
+    rng = np.random.default_rng(0)
+    loss = 3 * RUNS["d"] ** -0.1 * RUNS["n"] ** 0.05 * np.exp(0.003 * rng.standard_normal(60))
+    with pytest.warns(sc.RunsWarning, match=r"the loss rises with n: .* too large"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*(border|open|end)")
+        sc.fit("chinchilla", {**RUNS, "loss": loss})
+
+
+def test_a_handful_of_runs_is_doubted():
+    with pytest.warns(sc.RunsWarning, match=r"8 runs for 5 free parameters .* give at least 10, or fix parameters"):
+        sc.fit("chinchilla", surface(8))
+
+
+def test_two_samples_make_no_interval():
+    x = np.geomspace(1e6, 1e9, 20)
+    fit = sc.fit("m1", {"x": x, "loss": 40 * x**-0.2 * (1 + 0.01 * (-1) ** np.arange(20))}, starts=4)
+    with pytest.raises(sc.RunsError, match=r"samples=2: give at least 20 for a 95% interval"):
+        sc.bootstrap(fit, key=jax.random.key(0), samples=2)
+    draws = sc.bootstrap(fit, key=jax.random.key(0), samples=20)
+    assert draws.interval("c")[0] < 0.2 < draws.interval("c")[1]
+    with pytest.raises(sc.RunsError, match=r"samples=20: give at least 100 for a 99% interval"):
+        draws.interval("c", 0.99)
