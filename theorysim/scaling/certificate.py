@@ -1,5 +1,6 @@
 """What certifies an optimum: its rank, the direction that the runs see least, and the borders that it lies on."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,12 +9,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from theorysim.scaling.problem import LANES, Problem, slopes_at
-from theorysim.scaling.runs import UnidentifiedError
+from theorysim.scaling.runs import RunsWarning, UnidentifiedError
 
 RANK = 1e-7  # of the largest singular value: a direction that the runs do not see
 
 
-def certify(problem: Problem, point: Float[Array, " parameters"]) -> dict[str, Any]:
+def certify(problem: Problem, point: Float[Array, " parameters"], *, allow_open: bool = False) -> dict[str, Any]:
     """Rank, condition and weakest direction; refused where a direction is open that is not a vanishing coefficient."""
     law = problem.law
     free = np.asarray(problem.free) > 0
@@ -28,11 +29,13 @@ def certify(problem: Problem, point: Float[Array, " parameters"]) -> dict[str, A
     weakest = dict(zip(names, directions[-1].tolist(), strict=True))
     if rank < len(names) and not _vanishes(problem, point, weakest):
         moving = ", ".join(f"{value:+.2f} {name}" for name, value in weakest.items() if abs(value) > 0.1)
-        raise UnidentifiedError(
+        message = (
             f"{law.name}: the runs leave the direction ({moving}) open, in units of the data and logarithms of "
-            f"positive parameters; {_remedy(problem, point, directions[-1], free)}",
-            weakest,
+            f"positive parameters; {_remedy(problem, point, directions[-1], free)}"
         )
+        if not allow_open:
+            raise UnidentifiedError(message, weakest)
+        warnings.warn(f"{message}; the law predicts among the runs, and its parameters say nothing", RunsWarning, 4)
     condition = float(singular[0] / singular[-1]) if singular[-1] > 0 else np.inf
     return {"rank": rank, "condition": condition, "weakest": weakest}
 

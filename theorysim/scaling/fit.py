@@ -68,6 +68,7 @@ def fit(
     weights: Float[np.ndarray, " runs"] | None = None,
     fixed: Mapping[str, float] | None = None,
     starts: int | Mapping[str, Float[np.ndarray, " starts"]] = LANES,
+    allow_open: bool = False,
 ) -> Fit:
     """Fit a law to runs, a table with a column for each of its inputs and one named `loss`.
 
@@ -76,7 +77,8 @@ def fit(
     your own, an array for each of some parameters (exponents, say): others start in the middle of their ranges.
 
     Raises `RunsError` where the runs are unfit for any fit, and `UnidentifiedError` (with the direction, and a run that
-    would settle it) where they leave a combination of parameters open. Warns (`RunsWarning`) of copies, of suspicious
+    would settle it) where they leave a combination of parameters open; with `allow_open` that is a warning, and the
+    fit predicts where the runs are, and says nothing by its parameters. Warns (`RunsWarning`) of copies, of suspicious
     units, of an optimum on the border, and of a search that did not end. Needs float64.
     """
     law = law if isinstance(law, Law) else named(law)
@@ -114,7 +116,7 @@ def fit(
         runs={**inputs, "loss": loss},
         problem=problem,
         point=best.point,
-        **certify(problem, best.point),
+        **certify(problem, best.point, allow_open=allow_open),
     )
     _warn_of_the_optimum(result)
     return result
