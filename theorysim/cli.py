@@ -227,6 +227,8 @@ def predict(
     **inputs: Annotated[float, cyclopts.Parameter(help="An input of the law, such as --n 1e9 --d 2e10.")],
 ) -> None:
     """Predict the loss of another run from a report that `fit` wrote, with intervals for the law and for one run."""
+    import numpy as np
+
     from theorysim import report
     from theorysim.checks import DataError
 

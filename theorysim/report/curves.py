@@ -50,7 +50,8 @@ class CurveReport(Report):
         loss = np.asarray(fn(rates, steps, **self.parameters))
         drawn = self.over_draws(lambda parameters: fn(rates, steps, **parameters))
         scatter = np.random.default_rng(0).choice(np.concatenate(list(self.residuals.values())), drawn.shape)
-        return Prediction(loss, self.percentiles(drawn), self.percentiles(drawn * np.exp(scatter)))
+        run = self.percentiles(drawn * np.exp(scatter))
+        return Prediction(loss, self.percentiles(drawn), run, run)
 
     def beyond(self, rates: Any) -> list[str]:
         """What of a schedule lies more than a factor of 10 beyond the curves, in words."""

@@ -188,10 +188,20 @@ def _starts(problem: Problem, starts: Any, fixed: Mapping[str, float]) -> Float[
 
 
 def _warn_of_the_optimum(fit: Fit) -> None:
-    if not fit.converged:
-        _warn(f"the search of {fit.law.name} did not end: gradient {fit.gradient_norm:.1e}; try more starts")
     low, high = np.asarray(fit.law.box())
     reach = high - low
+    far = [
+        f"{name} = {fit.parameters[name]:.3g}"
+        for name, at, least, most in zip(fit.law.parameters, fit.point, low - reach, high + reach, strict=True)
+        if not least <= at <= most
+    ]
+    if not fit.converged and far:
+        _warn(
+            f"the search of {fit.law.name} did not end: it runs to a border, {', '.join(far)}: the runs do not hold "
+            "these, though the fit may predict among the runs; fix them, or fit a law without them"
+        )
+    elif not fit.converged:
+        _warn(f"the search of {fit.law.name} did not end: gradient {fit.gradient_norm:.1e}; try more starts")
     for i, (name, parameter) in enumerate(fit.law.parameters.items()):
         at, is_free = float(fit.point[i]), bool(fit.problem.free[i])
         if is_free and (at < low[i] - reach[i] or at > high[i] + reach[i]):

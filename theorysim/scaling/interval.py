@@ -37,8 +37,8 @@ class Draws(NamedTuple):
     def interval(self, quantity: Quantity, level: float = 0.95) -> Float[np.ndarray, "2 *shape"]:
         """Lower and upper percentile.
 
-        **Raises:** `RunsError` for a level outside of (0, 1), fewer resamples than it needs (20 for 0.95), and a quantity
-        that does not exist.
+        **Raises:** `RunsError` for a level outside of (0, 1), fewer resamples than it needs (20 for 0.95), and a
+        quantity that does not exist.
         """
         require_level(level)
         values = self.of(quantity)

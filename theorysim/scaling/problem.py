@@ -17,6 +17,7 @@ from theorysim.scaling.runs import RunsError
 
 LANES = 64  # starts or resamples that one loop advances in lockstep: their arrays stay in the cache
 CELLS = 2**18  # lanes times runs of one block, beyond which it has fewer lanes
+BORDER = 10.0  # widths of the range of starts beyond it: where an optimum at infinity is left
 ROUND, ROUNDS = 30, 10  # iterations before lanes are dealt out anew, and how often at most
 
 
@@ -62,8 +63,15 @@ class Problem:
     def advance(self, search: Search, weights: Float[Array, " runs"], iterations: int) -> Search:
         """A search, so many iterations on."""
         low, high = self.law.box()
+        width = high - low
         residuals = Residuals(
-            self.log_prediction, self.log_loss, weights, self.objective, free=self.free, reach=(high - low) / 2
+            self.log_prediction,
+            self.log_loss,
+            weights,
+            self.objective,
+            free=self.free,
+            reach=width / 2,
+            border=jnp.stack([low - BORDER * width, high + BORDER * width]),
         )
         return advance(residuals, search, iterations=iterations)
 
