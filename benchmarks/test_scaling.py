@@ -152,7 +152,7 @@ def test_the_published_grid(benchmark, capsys, runs, fit):
             f"{pairs.shape[1]} distinct exponents: {distinct:.2f} s, {same.basin_share:.0%}; L-BFGS-B with "
             f"finite differences {theirs:.0f} s (from {TIMED} starts), "
             f"{np.mean(np.array(ends) <= found.value * (1 + SAME)):.0%} of them reach it, and the best of them lies "
-            f"{min(ends) / found.value - 1:.1e} above; ratio {mine / theirs:.3f}. The coordinates are what stops it: in "
+            f"{min(ends) / found.value - 1:.1e} above; ratio {mine / theirs:.3f}. Its coordinates stop it: in "
             f"centred ones, with exact gradients, L-BFGS-B takes {in_ours:.1f} s from {CENTRED} starts in our box, and "
             f"{np.mean(np.array(centred_ends) <= found.value * (1 + CLOSE)):.0%} of them end within {CLOSE:g} of it"
         )

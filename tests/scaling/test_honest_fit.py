@@ -68,3 +68,36 @@ def test_two_samples_make_no_interval():
     assert draws.interval("c")[0] < 0.2 < draws.interval("c")[1]
     with pytest.raises(sc.RunsError, match=r"samples=20: give at least 100 for a 99% interval"):
         draws.interval("c", 0.99)
+
+
+def sparse_curve(seed):
+    """Six to twelve losses with noise of 1 to 10 %; those of odd seeds have a break."""
+    rng = np.random.default_rng(seed)
+    x = np.geomspace(1e6, 10 ** rng.uniform(8, 10), rng.integers(6, 13))
+    noise = 10 ** rng.uniform(-2, -1)
+    smooth = 0.5 + 30 * x**-0.3
+    broken = 0.5 + 30 * x**-0.1 * (1 + (x / 10**7.5) ** 2) ** -0.1
+    return {"x": x, "loss": (broken if seed % 2 else smooth) * np.exp(noise * rng.standard_normal(len(x)))}
+
+
+def predicts(law, seeds):
+    """Every curve is predicted, and a search without an end says what it runs to, or that it creeps."""
+    for seed in seeds:
+        runs = sparse_curve(seed)
+        with warnings.catch_warnings(record=True) as doubts:
+            warnings.simplefilter("always")
+            fit = sc.fit(law, runs, allow_open=True)
+        assert np.isfinite(np.asarray(fit(x=runs["x"]))).all(), seed
+        said = [str(doubt.message) for doubt in doubts]
+        assert fit.converged or any("runs to a border" in doubt or "creeps" in doubt for doubt in said), (seed, said)
+
+
+def test_sparse_curves_are_predicted():
+    predicts("m4", (0, 31))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("law", ["m4", "broken"])
+def test_many_sparse_curves_are_predicted(law):
+    """A broken law of six parameters takes seven losses."""
+    predicts(law, [seed for seed in range(40) if len(sparse_curve(seed)["x"]) > 6])

@@ -43,8 +43,8 @@ def decisive_runs(fit: Fit, errors: Mapping[str, float]) -> Iterator[str]:
     """Of each parameter, the runs (5 % of them, at most five) that move it most to one side: fitted again without them.
 
     Which they are follows from the influence function of the fit, H^-1 J psi (Hampel 1974; H as in
-    [`sandwich`][theorysim.scaling.sandwich]). It is a doubt where the parameter moves by 2.5 of its errors. Of 100 runs with
-    Gaussian residuals and one parameter, five move it by one.
+    [`sandwich`][theorysim.scaling.sandwich]). It is a doubt where the parameter moves by 2.5 of its
+    errors: of 100 runs with Gaussian residuals and one parameter, five move it by one.
     """
     problem, count = fit.problem, len(fit.residuals)
     names = [name for name, free in zip(fit.law.parameters, np.asarray(problem.free), strict=True) if free]

@@ -12,7 +12,7 @@ interval of a run t decades beyond all runs is wider by
 
 of the log loss to both sides. Nothing in it is fitted. It covers 94 % of the runs held out on average over the ten sets
 (92 % of all their runs), and more than 90 % in each but one: 54 %, of Kaplan's set-up on RefinedWeb, whose largest are
-an eighth worse than the law of the smaller ones. Intervals are twice as wide (median). Over all 39 sets of both sources it
+an eighth worse than the law of the smaller ones. Intervals are twice as wide (median). Over all 39 sets it
 covers 98 %. A factor fitted to a cover of 90 % would be 0.61; a set left out of its fit is then covered to 89 % on
 average.
 """

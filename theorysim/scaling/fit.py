@@ -28,6 +28,7 @@ from theorysim.scaling.runs import (
 )
 
 SAME = 1e-9  # of the best objective: the same optimum
+CREEPING = 1e-4  # of the objective in the last iterations: predictions do not move any more
 UNITS = 1e-6  # of a log loss: more is not rounding
 
 
@@ -102,6 +103,7 @@ def fit(
             f"{law.name} is not finite and positive at any of {len(values)} starts: check the ranges of its parameters"
         )
     best = jax.tree.map(lambda leaf: leaf[np.nanargmin(values)], ends)
+    before = float(best.value)
     if not best.converged:
         again = jnp.broadcast_to(best.point, points.shape)  # as many lanes: the same program
         best = jax.tree.map(lambda leaf: leaf[0], solve_all(problem, again, same))
@@ -118,7 +120,7 @@ def fit(
         point=best.point,
         **certify(problem, best.point, allow_open=allow_open),
     )
-    _warn_of_the_optimum(result)
+    _warn_of_the_optimum(result, before / float(best.value) - 1 if best.value > 0 else 0.0)
     return result
 
 
@@ -187,7 +189,8 @@ def _starts(problem: Problem, starts: Any, fixed: Mapping[str, float]) -> Float[
     return jax.vmap(complete)(given)
 
 
-def _warn_of_the_optimum(fit: Fit) -> None:
+def _warn_of_the_optimum(fit: Fit, last_gain: float) -> None:
+    """Of borders, and of a search whose last 300 iterations lowered the objective by a share `last_gain`."""
     low, high = np.asarray(fit.law.box())
     reach = high - low
     far = [
@@ -199,6 +202,11 @@ def _warn_of_the_optimum(fit: Fit) -> None:
         _warn(
             f"the search of {fit.law.name} did not end: it runs to a border, {', '.join(far)}: the runs do not hold "
             "these, though the fit may predict among the runs; fix them, or fit a law without them"
+        )
+    elif not fit.converged and last_gain < CREEPING:
+        _warn(
+            f"the search of {fit.law.name} creeps along a valley: {last_gain:.0e} of the objective in its last 300 "
+            "iterations; predictions among the runs are settled, parameters are not: fix some, or fit a simpler law"
         )
     elif not fit.converged:
         _warn(f"the search of {fit.law.name} did not end: gradient {fit.gradient_norm:.1e}; try more starts")

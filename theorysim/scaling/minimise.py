@@ -188,7 +188,7 @@ def _step(residuals: Residuals, search: Search, r: Float[Array, " runs"]) -> tup
     low, high = residuals.within(point)
     # At the border, a coordinate that would leave it is held.
     held = ((point <= low) & (model.gradient > 0)) | ((point >= high) & (model.gradient < 0))
-    moving = residuals.free * (1 - held)
+    moving = jnp.where(held, 0.0, residuals.free)
     both = jnp.outer(moving, moving)
     model = model._replace(gradient=model.gradient * moving, hessian=model.hessian * both, ridge=model.ridge * both)
     factor = jnp.linalg.cholesky(model.hessian + search.damping * model.ridge + jnp.diag(1 - moving))
