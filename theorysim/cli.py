@@ -151,6 +151,7 @@ def fit(
     x: str | None = None,
     loss: str | None = None,
     group: Annotated[list[str] | None, cyclopts.Parameter(help="Columns that tell configurations apart.")] = None,
+    best: Annotated[bool, cyclopts.Parameter(negative="", help="Keep the lowest loss of each size and data.")] = False,
     warmup: Annotated[Whole | None, cyclopts.Parameter(help="Steps of warm-up of training curves: 0.")] = None,
     objective: Annotated[
         Literal["huber", "least_absolute", "least_squares"] | None, cyclopts.Parameter(help="huber, for tables.")
@@ -175,6 +176,7 @@ def fit(
         law=law,
         columns={name: column for name, column in columns.items() if column is not None},
         group=group,
+        best=best,
         warmup=warmup,
         objective=objective,
         samples=samples,
@@ -225,6 +227,8 @@ def predict(
     **inputs: Annotated[float, cyclopts.Parameter(help="An input of the law, such as --n 1e9 --d 2e10.")],
 ) -> None:
     """Predict the loss of another run from a report that `fit` wrote, with intervals for the law and for one run."""
+    import numpy as np
+
     from theorysim import report
     from theorysim.checks import DataError
 
@@ -241,11 +245,12 @@ def predict(
         predicted, far = fitted.predict(**inputs), fitted.beyond(**inputs)
     for sentence in far:
         console.print(f"[yellow]doubt:[/] {sentence}")
-    (law_low, law_high), (run_low, run_high) = predicted.law[:, 0], predicted.run[:, 0]
     console.print(f"loss {predicted.loss[0]:.4g}, {fitted.level:.0%} intervals:", markup=False)
-    console.print(
-        f"  the law  {law_low:.4g} to {law_high:.4g}\n  one run  {run_low:.4g} to {run_high:.4g}", markup=False
-    )
+    shown = {"the law": predicted.law, "one run": predicted.run}
+    if not np.array_equal(predicted.run, predicted.in_sample):
+        shown["one run, were it among the others"] = predicted.in_sample
+    for name, (low, high) in shown.items():
+        console.print(f"  {name}  {low[0]:.4g} to {high[0]:.4g}", markup=False)
 
 
 @app.command

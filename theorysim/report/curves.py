@@ -49,7 +49,8 @@ class CurveReport(Report):
         steps = np.array([len(rates)]) if steps is None else np.asarray(steps)
         loss, drawn = self.over_draws(lambda parameters: fn(rates, steps, **parameters))
         scatter = np.random.default_rng(0).choice(np.concatenate(list(self.residuals.values())), drawn.shape)
-        return Prediction(loss, self.percentiles(drawn), self.percentiles(drawn * np.exp(scatter)))
+        run = self.percentiles(drawn * np.exp(scatter))
+        return Prediction(loss, self.percentiles(drawn), run, run)
 
     def beyond(self, rates: Any) -> list[str]:
         """What of a schedule lies more than a factor of 10 beyond the curves, in words."""

@@ -5,8 +5,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from theorysim.figure import PALETTE, page
-from theorysim.scaling import RunsError
-from theorysim.scaling.approaches import isoflop
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -172,7 +170,7 @@ def _frontier(report: "RunReport") -> "Figure":
     figure, panels = _axes(2, 0.75)
     band = report.frontier()
     assert band is not None
-    n, d, loss = (report.runs[name] for name in ("n", "d", "loss"))
+    n, d = report.runs["n"], report.runs["d"]
     compute = 6 * n * d
     for panel, name, column in ((panels[0], "n", n), (panels[1], "d", d)):
         panel.fill_between(
@@ -180,11 +178,10 @@ def _frontier(report: "RunReport") -> "Figure":
         )
         panel.plot(band["compute"], band[name], color=PALETTE[0], label=f"{report.law.name}, {report.level:.0%} band")
         panel.plot(compute, column, ".", color="0.7", markersize=2, zorder=0, label="runs")
-        try:
-            vertices = isoflop(compute, column, loss)
-            panel.plot(vertices.compute, vertices.size, "o", color=PALETTE[1], label="parabolas (approach 2)")
-        except RunsError:
-            pass  # runs without budgets have no parabolas
+        vertices = report.parabolas(name)
+        if not isinstance(vertices, str):  # runs without budgets have no parabolas
+            left_out = f", {len(vertices.dropped)} budgets left out" * bool(vertices.dropped)
+            panel.plot(vertices.compute, vertices.size, "o", color=PALETTE[1], label=f"approach 2{left_out}")
         panel.axvline(compute.max(), color="0.6", linewidth=0.7, linestyle=":")
         panel.set(xscale="log", yscale="log", xlabel=NAMES["c"], ylabel=f"optimal {NAMES[name]}")
     panels[0].legend()

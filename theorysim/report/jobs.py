@@ -31,6 +31,7 @@ def jobs(
     law: str | None = None,
     columns: Mapping[str, str],
     group: Sequence[str] | None = None,
+    best: bool = False,
     warmup: int | None = None,
     objective: Literal["huber", "least_absolute", "least_squares"] | None = None,
     samples: int | None = None,
@@ -46,7 +47,9 @@ def jobs(
     are_curves = all(map(training.are_curves, read)) and not {"n", "d"} <= set(columns)
     law = law or ("annealing" if are_curves else "chinchilla")
     are_curves = law in training.LAWS
-    _require_used(law, are_curves, {**columns, "group": group, "objective": objective}, {"warmup": warmup})
+    _require_used(
+        law, are_curves, {**columns, "group": group, "objective": objective, "best": best or None}, {"warmup": warmup}
+    )
     samples = SAMPLES["curves" if are_curves else "runs"] if samples is None else samples
     require_intervals(samples, level)
     drawn = {"samples": samples, "level": level, "seed": seed}
@@ -56,7 +59,7 @@ def jobs(
         found = training.read_curves(files, warmup=warmup or 0)
         return [Job(out, found.notes, partial(training.fit_read, found, law, **drawn))]
     chosen, kind = named(law), getattr(scaling, objective or "huber")()
-    runs = tables.find(tables.concatenate(read, files), chosen, named=columns, group=group or ())
+    runs = tables.find(tables.concatenate(read, files), chosen, named=columns, group=group or (), best=best)
     places = [out / name for name in folders.names([one.group for one in runs])] if group else [out]
     for place in places:
         folders.require_free(place)

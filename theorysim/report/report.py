@@ -22,15 +22,21 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMAT = 1
+CENTRAL = [0.15866, 0.84134]  # of Gauss's law within one deviation
 FAR = 10.0  # times the data: beyond, a prediction says so
 
 
 class Prediction(NamedTuple):
-    """The law's loss, the interval of the law, and that of one more run, which scatters about it as the others do."""
+    """The law's loss, the interval of the law, and that of one more run.
+
+    `in_sample` is that of a run that scatters about the law as the others do; `run` is wider, beyond the runs, by what
+    extrapolation has cost. The law's own interval says what the runs say of it, were it true.
+    """
 
     loss: np.ndarray
     law: np.ndarray
     run: np.ndarray
+    in_sample: np.ndarray
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -77,7 +83,7 @@ class Report(ABC):
 
     def percentiles(self, drawn: np.ndarray) -> np.ndarray:
         """The ends of the interval of a quantity, from its values over resamples."""
-        return np.nanquantile(drawn, ends_of(self.level), axis=0)
+        return _quantiles(drawn, ends_of(self.level))
 
     def over_draws(self, quantity: Any) -> tuple[np.ndarray, np.ndarray]:
         """A quantity of the parameters, at their estimates and at those of each resample, by one program."""
@@ -146,21 +152,32 @@ def require_same_length(what: str, columns: Mapping[str, np.ndarray]) -> None:
 
 def require_intervals(samples: int, level: float | int) -> None:
     """Refuse too few resamples, and percentages."""
-    require_samples(samples)
     require_level(level)
+    require_samples(samples, level)
 
 
 def parameter_table(
     estimates: Mapping[str, float], draws: Mapping[str, np.ndarray], level: float | int
 ) -> "pd.DataFrame":
-    """Estimate, ends of the interval, and standard error, one row each."""
+    """Estimate, ends of the interval, and error, one row each.
+
+    The error is half the interval of 68 %: the standard deviation of draws from Gauss's law, and that of most draws
+    where a few run away, to 1e140, say.
+    """
     import pandas as pd
 
     rows = {
-        name: (value, *np.nanquantile(draws[name], ends_of(level)), draws[name].std(ddof=1))
+        name: (value, *_quantiles(draws[name], ends_of(level)), np.diff(_quantiles(draws[name], CENTRAL)).item() / 2)
         for name, value in estimates.items()
     }
     return pd.DataFrame.from_dict(rows, orient="index", columns=["estimate", "low", "high", "error"])
+
+
+def _quantiles(drawn: np.ndarray, shares: "list[float]") -> np.ndarray:
+    """Along the first axis, undefined draws aside; an end between infinite draws is infinite."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        ends = np.nanquantile(drawn, shares, axis=0)
+    return np.where(np.isnan(ends), np.nanquantile(drawn, shares, axis=0, method="nearest"), ends)
 
 
 def ends_of(level: float | int) -> list[float]:

@@ -1,5 +1,6 @@
 """The report on a user's training runs: a scaling law, how sure it is, its frontier, and what it says of other runs."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ import numpy as np
 
 from theorysim import scaling
 from theorysim.report import table as tables
+from theorysim.report.doubts import doubts, repeated
+from theorysim.report.extrapolation import HeldOut, held_out, reach
 from theorysim.report.report import (
     Prediction,
     Report,
@@ -20,6 +23,7 @@ from theorysim.report.report import (
     require_intervals,
     require_same_length,
 )
+from theorysim.scaling.approaches import PowerLaw, isoflop
 from theorysim.scaling.fit import named as law_named
 from theorysim.scaling.minimise import Objective
 
@@ -33,11 +37,17 @@ SIZES = {"n", "d"}
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class RunReport(Report):
-    """A law fitted to runs. `runs` and `residuals` (log loss minus log prediction) are those fitted."""
+    """A law fitted to runs. `runs` and `residuals` (log loss minus log prediction) are those fitted.
+
+    `held_out` says how the smaller runs predict the largest, which prediction beyond the runs goes by; `compute` is
+    that of the runs where a column gave it.
+    """
 
     law: scaling.Law
     runs: dict[str, np.ndarray]
     residuals: np.ndarray
+    held_out: HeldOut
+    compute: np.ndarray | None = None
     group: str = ""
 
     @property
@@ -65,7 +75,13 @@ class RunReport(Report):
         at = dict(zip(at, np.broadcast_arrays(*at.values()), strict=True))
         loss, drawn = self.over_draws(lambda parameters: self.law.fn(**at, **parameters))
         scatter = np.random.default_rng(0).choice(self.residuals, drawn.shape)
-        return Prediction(loss, self.percentiles(drawn), self.percentiles(drawn * np.exp(scatter)))
+        in_sample = self.percentiles(drawn * np.exp(scatter))
+        wider = np.exp(self._widening(at))
+        return Prediction(loss, self.percentiles(drawn), in_sample * np.stack([1 / wider, wider]), in_sample)
+
+    def _widening(self, inputs: Mapping[str, Any]) -> np.ndarray:
+        """By how much the log loss of a run is less sure beyond the runs than among them."""
+        return self.held_out.widening(reach(self.law, inputs) - reach(self.law, self.runs).max())
 
     def beyond(self, **inputs: Any) -> list[str]:
         """The inputs that lie more than a factor of 10 beyond the runs, in words."""
@@ -77,7 +93,10 @@ class RunReport(Report):
         ]
 
     def frontier(self, compute: Any = None) -> "pd.DataFrame | None":
-        """The best size, data and loss for each compute (6 n d), with bands; None for a law without both sizes."""
+        """The best size, data and loss for each compute (6 n d), with bands; None for a law without both sizes.
+
+        The loss' band is wider beyond the runs, as a run's; those of sizes are the law's own.
+        """
         import pandas as pd
 
         if set(self.law.inputs) != SIZES:
@@ -96,7 +115,8 @@ class RunReport(Report):
         low, high = self.percentiles(drawn)
         columns = {"compute": np.asarray(grid)}
         for i, name in enumerate(("n", "d", "loss")):
-            columns |= {name: middle[i], f"{name}_low": low[i], f"{name}_high": high[i]}
+            wider = np.exp(self._widening({"n": middle[0], "d": middle[1]})) if name == "loss" else 1.0
+            columns |= {name: middle[i], f"{name}_low": low[i] / wider, f"{name}_high": high[i] * wider}
         return pd.DataFrame(columns)
 
     def table(self) -> "pd.DataFrame":
@@ -126,7 +146,17 @@ class RunReport(Report):
             "group": self.group,
             "runs": {name: column.tolist() for name, column in self.runs.items()},
             "residuals": self.residuals.tolist(),
+            "held_out": self.held_out._asdict(),
+            "compute": None if self.compute is None else self.compute.tolist(),
         }
+
+    def parabolas(self, name: str) -> "PowerLaw | str":
+        """Approach 2 for n or d, by the compute that was given, else 6 n d; or why there is none."""
+        compute = 6 * self.runs["n"] * self.runs["d"] if self.compute is None else self.compute
+        try:
+            return isoflop(compute, self.runs[name], self.runs["loss"])
+        except scaling.RunsError as error:
+            return str(error)
 
     def sentences(self) -> list[str]:
         """The certificate and the frontier, in words."""
@@ -139,6 +169,7 @@ class RunReport(Report):
             f"rank {facts['rank']} of {len(weakest)}, condition {facts['condition']:.0f}, loosest direction "
             + ", ".join(f"{value:+.2f} {name}" for name, value in weakest.items() if abs(value) > 0.1),
         ]
+        lines.append(self.held_out.sentence())
         largest = 6 * self.runs["n"] * self.runs["d"] if set(self.law.inputs) == SIZES else None
         if largest is not None:
             at = np.array([10 * largest.max()])
@@ -151,7 +182,18 @@ class RunReport(Report):
                 f"({row.d_low:.3g} to {row.d_high:.3g}), loss {row.loss:.4g} "
                 f"({row.loss_low:.4g} to {row.loss_high:.4g})"
             )
+            lines += _of_parabolas(self.parabolas("n"))
         return lines
+
+
+def _of_parabolas(found: PowerLaw | str) -> list[str]:
+    """Approach 2 and the budgets that it leaves out, in words; none where runs have no budgets."""
+    if isinstance(found, str):
+        return []
+    left_out = "".join(f"; {budget:.2g} flops left out: {reason}" for budget, reason in found.dropped.items())
+    many = len(found.dropped) > 2 * len(found.compute)
+    more = f"; {len(found.dropped)} left out" if many else left_out
+    return [f"parabolas (approach 2) of {len(found.compute)} budgets: n* ~ C^{found.exponent:.3f}{more}"]
 
 
 def fit(
@@ -160,6 +202,7 @@ def fit(
     *,
     columns: Mapping[str, str] | None = None,
     group: Sequence[str] = (),
+    best: bool = False,
     objective: Objective | None = None,
     samples: int = 1000,
     level: float | int = 0.95,
@@ -168,12 +211,13 @@ def fit(
     """Fit a law to the runs of a file or table, one report for each configuration.
 
     `columns` says which column is an input of the law (or "loss") where its name does not; `group` names the columns
-    that tell configurations apart. Intervals are percentiles of `samples` bootstrap fits. Raises and warns as
+    that tell configurations apart; `best` keeps the lowest loss of each size and data (of learning rates tried, say).
+    Intervals are percentiles of `samples` bootstrap fits. Raises and warns as
     [`theorysim.scaling.fit`] does, each message led by the configuration's name.
     """
     law = law if isinstance(law, scaling.Law) else law_named(law)
     require_intervals(samples, level)
-    found = tables.find(tables.read(source), law, named=columns, group=group)
+    found = tables.find(tables.read(source), law, named=columns, group=group, best=best)
     return [fit_runs(runs, law, objective=objective, samples=samples, level=level, seed=seed) for runs in found]
 
 
@@ -191,13 +235,18 @@ def fit_runs(
     **Raises:** `DataError` as [`theorysim.scaling.fit`] does, led by the configuration's name.
     """
     require_intervals(samples, level)
+    open_too = set(law.inputs) != SIZES  # a frontier hangs on parameters, a prediction may not
     try:
-        fitted = scaling.fit(law, runs.columns, objective=objective)
+        fitted = scaling.fit(law, runs.columns, objective=objective, allow_open=open_too)
     except scaling.RunsError as error:
         if runs.group:
             error.args = (f"{runs.group}: {error.args[0]}", *error.args[1:])
         raise
     draws = scaling.bootstrap(fitted, key=jax.random.key(seed), samples=samples)
+    drawn = {name: np.asarray(column) for name, column in draws.parameters.items()}
+    inputs = {name: fitted.runs[name] for name in law.inputs}
+    for doubt in (*repeated(inputs, fitted.runs["loss"]), *doubts(fitted, drawn, level)):
+        warnings.warn(doubt, scaling.RunsWarning, stacklevel=2)
     certificate = {
         "objective": fitted.value,
         "delta": float(fitted.problem.objective.delta),
@@ -214,9 +263,11 @@ def fit_runs(
     return RunReport(
         law=law,
         parameters=fitted.parameters,
-        draws={name: np.asarray(column) for name, column in draws.parameters.items()},
+        draws=drawn,
         runs=fitted.runs,
         residuals=fitted.residuals,
+        held_out=held_out(law, fitted.runs, objective=objective, allow_open=open_too),
+        compute=runs.compute,
         certificate=certificate,
         notes=runs.notes,
         level=level,
@@ -234,4 +285,15 @@ def of_json(saved: dict[str, Any]) -> RunReport:
     runs = {name: np.asarray(saved["runs"][name], float) for name in (*law.inputs, "loss")}
     residuals = np.asarray(saved["residuals"], float)
     require_same_length("runs", {**runs, "residuals": residuals})
-    return RunReport(law=law, runs=runs, residuals=residuals, group=saved["group"], **common)
+    compute = saved["compute"] if saved["compute"] is None else np.asarray(saved["compute"], float)
+    if compute is not None:
+        require_same_length("compute", {"compute": compute, "residuals": residuals})
+    return RunReport(
+        law=law,
+        runs=runs,
+        residuals=residuals,
+        held_out=HeldOut(**saved["held_out"]),
+        compute=compute,
+        group=saved["group"],
+        **common,
+    )

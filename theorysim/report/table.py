@@ -1,11 +1,15 @@
 """A user's runs: read them, find the columns by their usual names, and tell configurations apart."""
 
+import csv
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from theorysim.checks import DataError
+import numpy as np
+
+from theorysim.checks import DataError, DataWarning
 from theorysim.scaling import Law
 
 if TYPE_CHECKING:
@@ -26,27 +30,35 @@ USUAL = {
     "method": ("method",),
     "loss": ("loss", "val_loss", "valid_loss", "validation_loss", "eval_loss", "test_loss", "final_loss", "l"),
 }
+COUNTED = 1.1  # times 6 n d: more is another count
 SCALES = ("c", "n", "d", "s")  # what a law of one scale `x` may mean, in this order
 
 
 @dataclass(frozen=True)
 class Runs:
-    """Columns by the names that a law uses, what was taken for what, and the configuration they belong to."""
+    """Columns by the names that a law uses, what was taken for what, and the configuration they belong to.
+
+    `compute` is that of a column of flops, for a law of n and d.
+    """
 
     columns: dict[str, Any]
     notes: tuple[str, ...]
     group: str = ""
+    compute: Any = None
 
 
 def read(source: "Path | str | pd.DataFrame | Mapping[str, Any]") -> "pd.DataFrame":
     """A table from CSV, JSON lines or parquet, by the file's ending, or from columns in memory.
 
-    **Raises:** `DataError` for a file that is missing, empty, of another kind, or damaged.
+    **Raises:** `DataError` for a file that is missing, empty, of another kind, or damaged, and for two columns of one
+    name.
     """
     import pandas as pd
 
     if isinstance(source, (pd.DataFrame, Mapping)):
-        return pd.DataFrame(source)
+        table = pd.DataFrame(source)
+        _require_distinct(list(map(str, table.columns)), "the table")
+        return table
     path = Path(source)
     readers = {
         ".csv": pd.read_csv,
@@ -59,12 +71,23 @@ def read(source: "Path | str | pd.DataFrame | Mapping[str, Any]") -> "pd.DataFra
     if not path.is_file():
         raise DataError(f"{path}: there is no such file")
     try:
+        if path.suffix == ".csv":  # pandas calls a second `loss` `loss.1`
+            with path.open(newline="", encoding="utf-8", errors="replace") as file:
+                _require_distinct([name.strip() for name in next(csv.reader(file), [])], str(path))
         table = readers[path.suffix](path)
-    except (ValueError, OSError) as error:
+    except DataError:
+        raise
+    except (ValueError, OSError, csv.Error) as error:
         raise DataError(f"{path}: not a {path.suffix[1:]} table ({error})") from error
     if table.empty:
         raise DataError(f"{path}: it holds no runs")
     return table
+
+
+def _require_distinct(names: Sequence[str], whose: str) -> None:
+    twice = sorted({name for name in names if name and names.count(name) > 1})
+    if twice:
+        raise DataError(f"{whose}: it has several columns {', '.join(map(repr, twice))}: rename or drop all but one")
 
 
 def concatenate(parts: "Sequence[pd.DataFrame]", files: Sequence[Path]) -> "pd.DataFrame":
@@ -77,13 +100,20 @@ def concatenate(parts: "Sequence[pd.DataFrame]", files: Sequence[Path]) -> "pd.D
 
 
 def find(
-    table: "pd.DataFrame", law: Law, *, named: Mapping[str, str] | None = None, group: Sequence[str] = ()
+    table: "pd.DataFrame",
+    law: Law,
+    *,
+    named: Mapping[str, str] | None = None,
+    group: Sequence[str] = (),
+    best: bool = False,
 ) -> list[Runs]:
     """The runs of each configuration.
 
     `named` says which column is an input or the loss; others go by usual names, letter case and blanks aside. Compute,
     size and data complete each other by c = 6 n d. `group` names the columns that tell configurations apart; without
-    it, a table that holds several is refused, with their list.
+    it, a table that holds several is refused, with their list. `best` keeps the lowest loss of each inputs.
+
+    **Raises:** `DataError` for columns that are missing, taken twice, or hold words.
     """
     named = dict(named or {})
     unknown = [column for column in (*named.values(), *group) if column not in table.columns]
@@ -102,6 +132,10 @@ def find(
     if "method" in taken:
         columns["method"] = _methods(table, taken["method"], notes)
     used = {*taken, *_complete(table, columns, needed, named, notes)}
+    _require_each_its_own(taken)
+    compute = _compute(table, columns, needed, named, notes)
+    if compute is not None:
+        used.add("c")
     idle = {name: column for name, column in named.items() if name not in used}
     if idle:
         raise DataError(f"columns={idle}: {law.name} takes {', '.join(needed)} and has no use for them; leave them out")
@@ -112,14 +146,63 @@ def find(
             f"{law.name} needs {', '.join(missing)}, and no column of {', '.join(map(str, table.columns))} has a usual "
             f"name for it: say {flags}"
         )
-    if not group:
+    if group:
+        labels, which = _groups(table, group)
+    else:
         _require_one_configuration(table, columns, list(taken.values()))
-        return [Runs({name: columns[name].to_numpy() for name in needed}, tuple(notes))]
-    labels, which = _groups(table, group)
-    return [
-        Runs({name: columns[name].to_numpy()[which == i] for name in needed}, tuple(notes), label)
-        for i, label in enumerate(labels)
-    ]
+        labels, which = [""], np.zeros(len(table), int)
+    arrays = {name: columns[name].to_numpy() for name in needed}
+    found = []
+    for i, label in enumerate(labels):
+        rows = np.flatnonzero(which == i)
+        said = list(notes)
+        if best:
+            count, rows = len(rows), _best(arrays, rows)
+            said.append(f"the best of each {', '.join(law.inputs)}: {len(rows)} of {count} runs")
+        found.append(
+            Runs(
+                {name: column[rows] for name, column in arrays.items()},
+                tuple(said),
+                label,
+                None if compute is None else compute[rows],
+            )
+        )
+    return found
+
+
+def _best(arrays: Mapping[str, np.ndarray], rows: np.ndarray) -> np.ndarray:
+    """Of these rows, in their order, the one of the lowest loss for each inputs."""
+    order = rows[np.argsort(arrays["loss"][rows], kind="stable")]
+    inputs = np.stack([column[order] for name, column in arrays.items() if name != "loss"], 1)
+    return np.sort(order[np.unique(inputs, axis=0, return_index=True)[1]])
+
+
+def _require_each_its_own(taken: Mapping[str, str]) -> None:
+    for name, column in taken.items():
+        others = [other for other in taken if other != name and taken[other] == column]
+        if others:
+            raise DataError(f"column {column!r} is taken for {name} and {' and '.join(others)}: give each its own")
+
+
+def _compute(
+    table: Any, columns: Mapping[str, Any], needed: list[str], named: Mapping[str, str], notes: list[str]
+) -> Any:
+    """The flops that were given, beside n and d; warned of where they are not 6 n d."""
+    column = named.get("c") or _usual(table, "c", [])
+    if column is None or not {"n", "d"} <= set(columns) or "c" in needed:
+        return None
+    flops = numbers(table, column)
+    ratio = (flops / (6 * columns["n"] * columns["d"])).dropna()
+    notes.append(f"budgets of parabolas are those of the column {column!r}")
+    low, high = ratio.min(), ratio.max()
+    if len(ratio) and not (low > 1 / COUNTED and high < COUNTED):
+        warnings.warn(
+            f"{column} is {low:.2g} to {high:.2g} times 6 n d, by which the frontier counts: its n*, d* and exponent "
+            "are those of 6 n d, and not of these flops; say n and d in the flops' own count",
+            DataWarning,
+            stacklevel=3,
+        )
+    return None if flops.isna().any() or (flops <= 0).any() else flops.to_numpy()
 
 
 def _groups(table: Any, group: Sequence[str]) -> tuple[list[str], Any]:
@@ -144,8 +227,8 @@ def _usual(table: Any, name: str, notes: list[str]) -> str | None:
 
 def matches(table: Any, usual: Sequence[str]) -> list[str]:
     """The columns with one of these names, letter case and blanks aside, in this order."""
-    plain = {str(column).strip().lower().replace(" ", "_").replace("-", "_"): column for column in table.columns}
-    return [plain[name] for name in usual if name in plain]
+    plain = [(str(column).strip().lower().replace(" ", "_").replace("-", "_"), column) for column in table.columns]
+    return [column for name in usual for key, column in plain if key == name]
 
 
 def numbers(table: Any, column: str, whose: str = "") -> Any:

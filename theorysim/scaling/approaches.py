@@ -4,6 +4,7 @@ The third is [`fit`] of "chinchilla" with [`frontier_exponent`]. The second is b
 log n is not the loss along a budget.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -17,21 +18,37 @@ SAME_BUDGET = 0.02  # in log flops: runs of one budget
 
 
 class PowerLaw(NamedTuple):
-    """size = coefficient compute^exponent, fitted to the best size of each compute."""
+    """size = coefficient compute^exponent, fitted to the best size of each compute.
+
+    `dropped` says of each budget that was left out, by its compute, why.
+    """
 
     exponent: float
     coefficient: float
     compute: Float[np.ndarray, " budgets"]
     size: Float[np.ndarray, " budgets"]
+    dropped: Mapping[float, str] = {}
 
 
-def vertex(log_n: Float[Array, " runs"], loss: Float[Array, " runs"]) -> Scalar:
-    """The log n at the vertex of the parabola that fits one budget's losses best; for `jax.vmap` over budgets."""
+class Parabola(NamedTuple):
+    """Where a budget's parabola is flat, in log n, and the coefficient of its square: a maximum if negative."""
+
+    vertex: Scalar
+    curvature: Scalar
+
+
+def parabola(log_n: Float[Array, " runs"], loss: Float[Array, " runs"]) -> Parabola:
+    """The parabola in log n that fits one budget's losses best; for `jax.vmap` over budgets."""
     middle = log_n.mean()
     x = log_n - middle
     columns = jnp.stack([jnp.ones_like(x), x, x**2], 1)
     _, slope, curvature = jnp.linalg.lstsq(columns, loss)[0]
-    return middle - slope / (2 * curvature)
+    return Parabola(middle - slope / (2 * curvature), curvature)
+
+
+def vertex(log_n: Float[Array, " runs"], loss: Float[Array, " runs"]) -> Scalar:
+    """The log n at the vertex of [`parabola`], which is a minimum only where the curvature is positive."""
+    return parabola(log_n, loss).vertex
 
 
 def vertex_shift(alpha: ScalarLike, beta: ScalarLike, offsets: Float[Array, " runs"]) -> Scalar:
@@ -48,25 +65,47 @@ def isoflop(
 ) -> PowerLaw:
     """Approach 2: a parabola in log size for each budget, and a line through the logarithms of their vertices.
 
-    Runs whose computes differ by less than 2 % are one budget; budgets of fewer than three sizes, and those whose
-    parabola opens downwards or has its vertex outside of its sizes, are left out. Give n or d for `size`.
+    A budget is the runs at most 2 % above its smallest compute: give the compute that was planned or measured, not one
+    made of sizes that were rounded. Budgets of fewer than three sizes, and those whose parabola opens downwards or has
+    its vertex outside of its sizes, are left out; `dropped` says which and why. Give n or d for `size`.
 
     **Raises:** `RunsError` for values that are not positive, and fewer than two budgets with a minimum.
     """
     _require_runs(compute=compute, size=size, loss=loss)
-    order = np.argsort(compute)
-    ends = np.flatnonzero(np.diff(np.log(compute[order])) > SAME_BUDGET) + 1
-    budgets, sizes = [], []
-    for members in np.split(order, ends):
-        log_size = np.log(size[members])
-        if len(np.unique(log_size)) < 3:
-            continue
-        best = float(vertex(jnp.asarray(log_size), jnp.asarray(loss[members])))
-        inside = log_size.min() < best < log_size.max()
-        if inside and loss[members].min() <= loss[members][[log_size.argmin(), log_size.argmax()]].min():
-            budgets.append(np.exp(np.log(compute[members]).mean()))
+    budgets, sizes, dropped = [], [], {}
+    for members in _budgets(compute):
+        budget = float(np.exp(np.log(compute[members]).mean()))
+        best, reason = _optimum(np.log(size[members]), loss[members])
+        if reason:
+            dropped[budget] = reason
+        else:
+            budgets.append(budget)
             sizes.append(np.exp(best))
-    return _line(np.array(budgets), np.array(sizes), "budgets with a minimum inside of their sizes")
+    return _line(np.array(budgets), np.array(sizes), "budgets with a minimum inside of their sizes", dropped)
+
+
+def _budgets(compute: np.ndarray) -> list[np.ndarray]:
+    """Runs of each budget, from the smallest up: a chain of computes, each close to the next, is not one budget."""
+    order = np.argsort(compute)
+    ends, first = [], compute[order[0]]
+    for place, value in enumerate(compute[order]):
+        if np.log(value / first) > SAME_BUDGET:
+            ends.append(place)
+            first = value
+    return np.split(order, ends)
+
+
+def _optimum(log_size: np.ndarray, loss: np.ndarray) -> tuple[float, str]:
+    """The log size at the minimum of a budget's parabola, or why there is none."""
+    count = len(np.unique(log_size))
+    if count < 3:
+        return np.nan, f"{count} sizes: a parabola takes three"
+    found = parabola(jnp.asarray(log_size), jnp.asarray(loss))
+    if not found.curvature > 0:
+        return np.nan, "its parabola opens downwards"
+    if not log_size.min() < found.vertex < log_size.max():
+        return np.nan, f"its minimum, at {np.exp(found.vertex):.3g}, lies outside of the sizes tried"
+    return float(found.vertex), ""
 
 
 def envelope(
@@ -79,8 +118,8 @@ def envelope(
 ) -> PowerLaw:
     """Approach 1: at each compute the training curve with the lowest loss, and a line through log sizes.
 
-    `curve` says which run a point belongs to; losses are interpolated in log compute. Computes where the lowest curve
-    is that of the smallest or the largest size say nothing of an optimum, and are left out.
+    `curve` says which run a point belongs to; losses are interpolated in log compute. Computes where the next smaller
+    or the next larger size than that of the lowest curve has no loss say nothing of an optimum, and are left out.
 
     ```python
     from theorysim.scaling import approaches
@@ -104,16 +143,24 @@ def envelope(
             for points in members
         ]
     )
-    best = scales[losses.argmin(0)]
-    inside = np.isfinite(losses.min(0)) & (best > scales.min()) & (best < scales.max())
-    return _line(grid[inside], best[inside], "computes whose lowest curve is of a middle size")
+    # One row per size, below and above them rows without a loss: the best has neighbours on both sides.
+    distinct, of = np.unique(scales, return_inverse=True)
+    lowest = np.full((len(distinct) + 2, budgets), np.inf)
+    np.minimum.at(lowest, of + 1, losses)
+    best = lowest.argmin(0)
+    columns = np.arange(budgets)
+    inside = np.isfinite(lowest[[np.maximum(best - 1, 0), best, np.minimum(best + 1, len(distinct) + 1)], columns]).all(
+        0
+    )
+    return _line(grid[inside], distinct[best[inside] - 1], "computes whose lowest curve is of a middle size", {})
 
 
-def _line(compute: np.ndarray, size: np.ndarray, what: str) -> PowerLaw:
+def _line(compute: np.ndarray, size: np.ndarray, what: str, dropped: Mapping[float, str]) -> PowerLaw:
     if len(compute) < 2:
-        raise RunsError(f"{len(compute)} {what}: give at least two")
+        reasons = "".join(f"; {budget:.3g}: {reason}" for budget, reason in dropped.items())
+        raise RunsError(f"{len(compute)} {what}: give at least two{reasons}")
     slope, intercept = np.polyfit(np.log(compute), np.log(size), 1)
-    return PowerLaw(float(slope), float(np.exp(intercept)), compute, size)
+    return PowerLaw(float(slope), float(np.exp(intercept)), compute, size, dropped)
 
 
 def _require_runs(**columns: np.ndarray) -> None:

@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from theorysim.scaling.fit import Problem, named, problem_of
+from theorysim.scaling.fit import named
 from theorysim.scaling.law import Law
 from theorysim.scaling.minimise import Objective, huber
+from theorysim.scaling.problem import Problem, problem_of
 from theorysim.typing import Scalar
 
 BATCH = 8  # resamples at once: their arrays stay in the cache

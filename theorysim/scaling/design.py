@@ -3,11 +3,14 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from theorysim.scaling.fit import Fit, view
-from theorysim.scaling.interval import Quantity, sandwich, value_and_slope
+from theorysim.scaling.fit import Fit
+from theorysim.scaling.interval import Quantity, sandwich, value_of
+from theorysim.scaling.problem import slopes_at
 from theorysim.scaling.runs import RunsError, columns
 
 
@@ -46,13 +49,16 @@ def next_run(
     given, _ = columns(law, {**candidates, "loss": np.ones_like(candidates[next(iter(law.inputs))], float)})
     own = sandwich(fit)
     covariance = own.covariance
-    slope = np.asarray(value_and_slope(quantity, problem.filled(), fit.point)[1])
+    slope = np.asarray(jax.grad(lambda point: jnp.squeeze(value_of(quantity, problem.values(point))))(fit.point))
 
-    rows = view(problem, fit.point).slopes
+    rows = np.asarray(slopes_at(problem, problem.inputs, fit.point))
     information = (rows.T * np.asarray(problem.weights)) @ rows
     worth = np.trace(covariance @ information) / float(problem.free.sum())
-    inputs = {name: given[name] * np.exp(-float(problem.log_scale.get(unit, 0.0))) for name, unit in law.inputs.items()}
-    new = view(problem, fit.point, inputs).slopes
+    inputs = {
+        name: jnp.asarray(given[name]) * jnp.exp(-problem.log_scale.get(unit, jnp.zeros(())))
+        for name, unit in law.inputs.items()
+    }
+    new = np.asarray(slopes_at(problem, inputs, fit.point))
     spread = new @ covariance
     lost = (spread @ slope) ** 2 / (worth + np.einsum("ij,ij->i", spread, new))
     before = slope @ covariance @ slope

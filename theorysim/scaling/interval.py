@@ -5,7 +5,6 @@ All three take a fit and speak of any quantity: the name of a parameter, or a fu
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,9 +14,10 @@ from jaxtyping import Array, Float, Int
 from scipy.stats import chi2, norm
 
 from theorysim.scaling.compare import log_likelihood
-from theorysim.scaling.fit import Fit, Problem, solve_all, values_at, view
+from theorysim.scaling.fit import Fit
+from theorysim.scaling.problem import Problem, RowWeights, slopes_at, solve_all, values_at
 from theorysim.scaling.runs import RunsError
-from theorysim.typing import Scalar, ScalarLike
+from theorysim.typing import ScalarLike
 
 Quantity = str | Callable[[Mapping[str, Any]], Any]
 
@@ -37,10 +37,13 @@ class Draws(NamedTuple):
     def interval(self, quantity: Quantity, level: float = 0.95) -> Float[np.ndarray, "2 *shape"]:
         """Lower and upper percentile.
 
-        **Raises:** `RunsError` for a level outside of (0, 1), and a quantity that does not exist.
+        **Raises:** `RunsError` for a level outside of (0, 1), fewer resamples than it needs (20 for 0.95), and a
+        quantity that does not exist.
         """
         require_level(level)
-        return np.quantile(self.of(quantity), [(1 - level) / 2, (1 + level) / 2], axis=0)
+        values = self.of(quantity)
+        require_samples(len(values), level)
+        return np.quantile(values, [(1 - level) / 2, (1 + level) / 2], axis=0)
 
     def standard_error(self, quantity: Quantity) -> Float[np.ndarray, "*shape"]:
         """Standard deviation over resamples."""
@@ -53,13 +56,13 @@ def bootstrap(fit: Fit, *, key: Array, samples: int = 1000, groups: Int[np.ndarr
     Resampling is by multinomial weights, so that all fits share one compiled program (Efron, Annals of Statistics 7,
     1979). Runs of one group (steps of one training curve) have errors in common: they are drawn together.
 
-    **Raises:** `RunsError` for fewer than two samples, and groups of another length than the runs.
+    **Raises:** `RunsError` for fewer than 20 samples, and groups of another length than the runs.
     """
     require_samples(samples)
-    weights = bootstrap_weights(key, fit.problem.weights, samples, groups)
-    starts = np.broadcast_to(fit.point, (samples, len(fit.point)))
+    weights = _resampled(key, fit.problem.weights, groups)
+    starts = jnp.broadcast_to(fit.point, (samples, len(fit.point)))
     ends = solve_all(fit.problem, starts, weights)
-    return Draws(values_at(fit.problem, ends.point), float(np.mean(ends.converged)))
+    return Draws(values_at(fit.problem, ends.point), float(ends.converged.mean()))
 
 
 def bootstrap_weights(
@@ -69,15 +72,25 @@ def bootstrap_weights(
 
     **Raises:** `RunsError` for groups of another length than the runs.
     """
+    return jnp.asarray(_resampled(key, weights, groups)(np.arange(samples)))
+
+
+def _resampled(key: Array, weights: Float[Array, " runs"], groups: np.ndarray | None) -> RowWeights:
+    """The weights of some resamples; each has a generator of its own, so that they need not all be held."""
     members = np.arange(len(weights)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
     count = int(members.max()) + 1
     if len(members) != len(weights):
         raise RunsError(f"groups has {len(members)} entries for {len(weights)} runs: give one each")
     if count < 2:
         raise RunsError("groups: all runs are in one group, and resampling it says nothing; give at least two")
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))  # on the host: nothing to compile
-    counts = rng.multinomial(count, np.full(count, 1 / count), samples)
-    return jnp.asarray(counts[:, members] * np.asarray(weights))
+    seed, chances, each = np.asarray(jax.random.key_data(key)).tolist(), np.full(count, 1 / count), np.asarray(weights)
+
+    def drawn(rows: np.ndarray) -> np.ndarray:
+        """On the host: nothing to compile."""
+        counts = [np.random.default_rng([*seed, row]).multinomial(count, chances) for row in rows.tolist()]
+        return np.stack(counts)[:, members] * each
+
+    return drawn
 
 
 class Sandwich(NamedTuple):
@@ -89,7 +102,9 @@ class Sandwich(NamedTuple):
 
     def standard_error(self, quantity: Quantity) -> float:
         """By the delta method; that of a positive parameter A is A times that of log A."""
-        slope = np.asarray(value_and_slope(quantity, self.problem.filled(), self.point)[1])
+        slope = np.asarray(
+            jax.grad(lambda point: jnp.squeeze(value_of(quantity, self.problem.values(point))))(self.point)
+        )
         return float(np.sqrt(slope @ self.covariance @ slope))
 
     def interval(self, quantity: Quantity, level: float = 0.95) -> Float[np.ndarray, " 2"]:
@@ -98,16 +113,8 @@ class Sandwich(NamedTuple):
         **Raises:** `RunsError` for a level outside of (0, 1), and a quantity that does not exist.
         """
         require_level(level)
-        middle = float(value_and_slope(quantity, self.problem.filled(), self.point)[0])
+        middle = float(value_of(quantity, self.problem.values(self.point)))
         return middle + norm.ppf([(1 - level) / 2, (1 + level) / 2]) * self.standard_error(quantity)
-
-
-@partial(jax.jit, static_argnums=0)
-def value_and_slope(
-    quantity: Quantity, problem: Problem, point: Float[Array, " parameters"]
-) -> tuple[Scalar, Float[Array, " parameters"]]:
-    """A quantity, and its derivative by the coordinates of the fit."""
-    return jax.value_and_grad(lambda point: jnp.squeeze(value_of(quantity, problem.values(point))))(point)
 
 
 def sandwich(fit: Fit, *, bandwidth: float | None = None) -> Sandwich:
@@ -126,9 +133,8 @@ def sandwich(fit: Fit, *, bandwidth: float | None = None) -> Sandwich:
     h = float(np.median(size)) if bandwidth is None else bandwidth
     if not h > 0:
         raise RunsError(f"bandwidth={h}: give a value > 0, of the order of the residuals")
-    jacobian = view(problem, fit.point).slopes
-    weights = problem.weights * np.where(fit.residuals < 0, problem.objective.overestimate, 1.0)
-    weights = np.asarray(weights)
+    jacobian = np.asarray(slopes_at(problem, problem.inputs, fit.point))
+    weights = np.asarray(problem.weights) * np.asarray(problem.objective.side(jnp.asarray(fit.residuals)))
     psi = weights * np.clip(fit.residuals, -delta, delta)
     # Where the knee is wider than the band, the objective is smooth at the scale of the residuals.
     inside, height = (size <= delta, 1.0) if delta >= h else (size <= h, delta / h)
@@ -160,18 +166,20 @@ def profile(fit: Fit, name: str, *, level: float = 0.95, reach: float = 6.0, poi
     # In the runs' own units a parameter is a coordinate, whatever the others do.
     problem = _in_own_units(fit.problem)
     index = list(law.parameters).index(name)
-    center = np.asarray(_point_of(problem, fit.parameters))
+    center = law.point(fit.parameters, problem.log_scale)
     error = sandwich(fit).standard_error(name)
     error = error / fit.parameters[name] if positive else error
-    at = center[index] + error * np.linspace(-reach, reach, points)
+    at = center[index] + error * jnp.linspace(-reach, reach, points)
     half = points // 2
-    downwards, upwards = (np.asarray(_walk(problem, center, index, way)) for way in (at[half::-1], at[half:]))
-    found = np.concatenate([downwards[::-1], upwards[1:]])
-    residuals = np.stack([problem.log_loss - view(problem, point).log_prediction for point in found])
+    downwards, upwards = at[half::-1], at[half:]
+    found = jnp.concatenate(
+        [_walk(problem, center, index, downwards)[::-1], _walk(problem, center, index, upwards)[1:]]
+    )
+    residuals = np.asarray(jax.vmap(lambda point: problem.log_loss - problem.log_prediction(point))(found))
     weights = np.asarray(problem.weights)
     likelihood = np.array([log_likelihood(row, fit.problem.objective, weights) for row in residuals])
     deviance = 2 * (likelihood.max() - likelihood)
-    values = np.exp(at) if positive else at
+    values = np.asarray(jnp.exp(at) if positive else at)
     threshold = float(chi2.ppf(level, 1))
     low, high = (
         _crossing(values[half::-1], deviance[half::-1], threshold),
@@ -181,21 +189,15 @@ def profile(fit: Fit, name: str, *, level: float = 0.95, reach: float = 6.0, poi
 
 
 def _in_own_units(problem: Problem) -> Problem:
-    scale = {unit: float(value) for unit, value in problem.log_scale.items()}
+    scale, zero = problem.log_scale, jnp.zeros(())
     return replace(
         problem,
         inputs={
-            name: jnp.asarray(values * np.exp(scale.get(problem.law.inputs[name], 0.0)))
-            for name, values in ((name, np.asarray(values)) for name, values in problem.inputs.items())
+            name: values * jnp.exp(scale.get(problem.law.inputs[name], zero)) for name, values in problem.inputs.items()
         },
-        log_loss=jnp.asarray(np.asarray(problem.log_loss) + scale.get("loss", 0.0)),
-        log_scale={unit: jnp.zeros(()) for unit in scale},
+        log_loss=problem.log_loss + scale.get("loss", zero),
+        log_scale=dict.fromkeys(scale, zero),
     )
-
-
-@jax.jit
-def _point_of(problem: Problem, parameters: Mapping[str, ScalarLike]) -> Float[Array, " parameters"]:
-    return problem.law.point(parameters, problem.log_scale)
 
 
 @jax.jit
@@ -231,10 +233,11 @@ def value_of(quantity: Quantity, parameters: Mapping[str, Any]) -> Any:
     return parameters[quantity] if isinstance(quantity, str) else quantity(parameters)
 
 
-def require_samples(samples: int) -> None:
-    """Refuse too few to have percentiles."""
-    if samples < 2:
-        raise RunsError(f"samples={samples}: give at least 2, and 1000 for the ends of a 95 % interval")
+def require_samples(samples: int, level: float | int = 0.95) -> None:
+    """Refuse too few to have percentiles: one resample beyond both ends of the interval together."""
+    least = int(np.ceil(1 / (1 - level) - 1e-9))
+    if samples < least:
+        raise RunsError(f"samples={samples}: give at least {least} for a {level:.0%} interval, and 1000 for its ends")
 
 
 def require_level(level: float | int) -> None:

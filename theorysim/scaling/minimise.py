@@ -100,7 +100,8 @@ def begin(start: Float[Array, " parameters"]) -> Search:
 class Residuals(NamedTuple):
     """The mean of rho(log_loss - log_prediction(point)) by weights, which may be zero, and what may move.
 
-    Coordinates with free = 0 stay at the start, and none moves by more than `reach` at once.
+    Coordinates with free = 0 stay at the start, and none moves by more than `reach` at once, or beyond `border`, two
+    rows of the lowest and the highest: an optimum at infinity ends a search there. A start beyond it may only return.
     """
 
     log_prediction: Callable[[Float[Array, " parameters"]], Float[Array, " runs"]]
@@ -109,6 +110,13 @@ class Residuals(NamedTuple):
     objective: Objective
     free: Float[Array, " parameters"]
     reach: Float[Array, " parameters"]
+    border: Float[Array, "2 parameters"] | None = None
+
+    def within(self, point: Float[Array, " parameters"]) -> Float[Array, "2 parameters"]:
+        """The lowest and the highest that a search may go from a point."""
+        if self.border is None:
+            return jnp.stack([jnp.full_like(point, -jnp.inf), jnp.full_like(point, jnp.inf)])
+        return jnp.stack([jnp.minimum(self.border[0], point), jnp.maximum(self.border[1], point)])
 
     def at(self, point: Float[Array, " parameters"]) -> Float[Array, " runs"]:
         """Log loss less log prediction."""
@@ -177,7 +185,13 @@ def _step(residuals: Residuals, search: Search, r: Float[Array, " runs"]) -> tup
     """One damped step; the knee halves where the stage has ended."""
     point, knee = search.point, search.knee
     model = _model(residuals, search, r)
-    factor = jnp.linalg.cholesky(model.hessian + search.damping * model.ridge + jnp.diag(1 - residuals.free))
+    low, high = residuals.within(point)
+    # At the border, a coordinate that would leave it is held.
+    held = ((point <= low) & (model.gradient > 0)) | ((point >= high) & (model.gradient < 0))
+    moving = jnp.where(held, 0.0, residuals.free)
+    both = jnp.outer(moving, moving)
+    model = model._replace(gradient=model.gradient * moving, hessian=model.hessian * both, ridge=model.ridge * both)
+    factor = jnp.linalg.cholesky(model.hessian + search.damping * model.ridge + jnp.diag(1 - moving))
     move = jax.scipy.linalg.cho_solve((factor, True), -model.gradient)
 
     stalled, exact = search.damping > 1e9, model.value * knee < ZERO**2
@@ -185,7 +199,7 @@ def _step(residuals: Residuals, search: Search, r: Float[Array, " runs"]) -> tup
     promised = -model.gradient @ move
     ended = (promised < jnp.where(last_stage, TOLERANCE, 1e-2) * model.value) | stalled | exact
 
-    move = jnp.clip(move, -residuals.reach, residuals.reach)
+    move = jnp.clip(jnp.clip(move, -residuals.reach, residuals.reach), low - point, high - point)
     trial = residuals.at(point + move)
     gain = model.value - residuals.value(trial, knee)
     as_modelled = gain > (-model.gradient @ move - move @ model.hessian @ move / 2) / 2

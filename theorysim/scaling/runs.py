@@ -11,6 +11,9 @@ from theorysim.scaling.law import Law
 
 SMALLEST = {"n": 1e4, "d": 1e5}  # below, a number is likely to count in millions or billions
 SAME_RAY = 0.02
+SAME_LOSS = 1e-9  # of log losses
+SIZES = ("n", "d", "c", "x", "s")  # with which a loss falls
+CLEAR = 4.0  # standard errors of a slope
 
 
 class RunsError(DataError):
@@ -52,9 +55,59 @@ def columns(law: Law, runs: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], n
     return {name: arrays[name] for name in law.inputs}, arrays["loss"]
 
 
-def require_enough(law: Law, inputs: Mapping[str, np.ndarray], free: int) -> None:
-    """Refuse fewer runs than free parameters plus one, an input with one value, and inputs along one ray."""
-    count = len(next(iter(inputs.values())))
+def require_telling(inputs: Mapping[str, np.ndarray], loss: np.ndarray) -> None:
+    """Refuse losses that are all the same, and an input for a loss.
+
+    **Raises:** `RunsError`.
+    """
+    if np.ptp(np.log(loss)) < SAME_LOSS:
+        raise RunsError(
+            f"loss is {loss[0]:.4g} in all runs, and depends on no {' or '.join(inputs)}: is it the right column?"
+        )
+    for name, values in inputs.items():
+        if np.array_equal(values, loss):
+            raise RunsError(f"{name} and loss are the same {len(loss)} numbers: give {name} a column of its own")
+
+
+def require_falling(law: Law, inputs: Mapping[str, np.ndarray], loss: np.ndarray) -> None:
+    """Refuse losses that rise with all sizes, warn of those that rise with one, by a plane through logarithms.
+
+    A law with breaks may rise, and so may a law that is not of the registry: they are warned of. A slope counts from
+    four of its standard errors on.
+
+    **Raises:** `RunsError`.
+    """
+    sizes = {name: np.log(values) for name, values in inputs.items() if name in SIZES}
+    if not sizes or len(loss) < len(sizes) + 3:
+        return
+    design = np.stack([*sizes.values(), np.ones(len(loss))], 1)
+    design[:, :-1] -= design[:, :-1].mean(0)
+    slopes, _, _, _ = np.linalg.lstsq(design, np.log(loss))
+    residuals = np.log(loss) - design @ slopes
+    variance = residuals @ residuals / (len(loss) - len(slopes)) * np.diag(np.linalg.pinv(design.T @ design))
+    rising = [name for name, rises in zip(sizes, slopes > CLEAR * np.sqrt(variance), strict=False) if rises]
+    if not rising:
+        return
+    what = f"the loss rises with {' and '.join(rising)}: is the column an accuracy? Give a loss, or 1 - accuracy"
+    if len(rising) == len(sizes) and law.source and not law.name.startswith("broken"):
+        raise RunsError(what)
+    warnings.warn(f"{what}; or are the learning rates of large runs too large?", RunsWarning, stacklevel=3)
+
+
+def require_enough(law: Law, inputs: Mapping[str, np.ndarray], free: int, count: int) -> None:
+    """Refuse fewer runs (`count` of some weight) than free parameters plus one, and inputs of one value or one ray.
+
+    Warns of fewer than twice as many.
+
+    **Raises:** `RunsError`, and `UnidentifiedError` for inputs.
+    """
+    if free < count < 2 * free:
+        warnings.warn(
+            f"{count} runs for {free} free parameters of {law.name}: estimates and their intervals hang on single "
+            f"runs; give at least {2 * free}, or fix parameters",
+            RunsWarning,
+            stacklevel=3,
+        )
     if count < free + 1:
         raise RunsError(
             f"{count} runs for {free} free parameters of {law.name}: give at least {free + 1}, or fix parameters"
