@@ -136,7 +136,35 @@ def find(
     compute = _compute(table, columns, needed, named, notes)
     if compute is not None:
         used.add("c")
-    idle = {name: column for name, column in named.items() if name not in used}
+    _require_all_found(
+        law, table, columns, needed, {name: column for name, column in named.items() if name not in used}
+    )
+    if group:
+        labels, which = _groups(table, group)
+    else:
+        _require_one_configuration(table, columns, list(taken.values()))
+        labels, which = [""], np.zeros(len(table), int)
+    arrays = {name: columns[name].to_numpy() for name in needed}
+    rows = [np.flatnonzero(which == i) for i in range(len(labels))]
+    kept = [_best(arrays, mine) for mine in rows] if best else rows
+    said = [
+        (f"the best of each {', '.join(law.inputs)}: {len(some)} of {len(mine)} runs",) * best
+        for some, mine in zip(kept, rows, strict=True)
+    ]
+    return [
+        Runs(
+            {name: column[mine] for name, column in arrays.items()},
+            (*notes, *more),
+            label,
+            None if compute is None else compute[mine],
+        )
+        for mine, more, label in zip(kept, said, labels, strict=True)
+    ]
+
+
+def _require_all_found(
+    law: Law, table: Any, columns: Mapping[str, Any], needed: list[str], idle: Mapping[str, str]
+) -> None:
     if idle:
         raise DataError(f"columns={idle}: {law.name} takes {', '.join(needed)} and has no use for them; leave them out")
     missing = [name for name in needed if name not in columns]
@@ -146,28 +174,6 @@ def find(
             f"{law.name} needs {', '.join(missing)}, and no column of {', '.join(map(str, table.columns))} has a usual "
             f"name for it: say {flags}"
         )
-    if group:
-        labels, which = _groups(table, group)
-    else:
-        _require_one_configuration(table, columns, list(taken.values()))
-        labels, which = [""], np.zeros(len(table), int)
-    arrays = {name: columns[name].to_numpy() for name in needed}
-    found = []
-    for i, label in enumerate(labels):
-        rows = np.flatnonzero(which == i)
-        said = list(notes)
-        if best:
-            count, rows = len(rows), _best(arrays, rows)
-            said.append(f"the best of each {', '.join(law.inputs)}: {len(rows)} of {count} runs")
-        found.append(
-            Runs(
-                {name: column[rows] for name, column in arrays.items()},
-                tuple(said),
-                label,
-                None if compute is None else compute[rows],
-            )
-        )
-    return found
 
 
 def _best(arrays: Mapping[str, np.ndarray], rows: np.ndarray) -> np.ndarray:

@@ -84,10 +84,9 @@ def fit(
     """
     law = law if isinstance(law, Law) else named(law)
     inputs, loss = columns(law, runs)
-    free = _free(law, fixed or {})
-    problem = problem_of(law, inputs, loss, weights, objective or huber(), free)
+    problem = problem_of(law, inputs, loss, weights, objective or huber(), _free(law, fixed or {}))
     require_telling(inputs, loss)
-    require_enough(law, inputs, int(free.sum()), int((problem.weights > 0).sum()))
+    require_enough(law, inputs, int(problem.free.sum()), int((problem.weights > 0).sum()))
     require_falling(law, inputs, loss)
     warn_of_doubts(inputs, loss)
     _require_units(problem, inputs)
