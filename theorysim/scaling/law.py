@@ -51,7 +51,8 @@ class Parameter:
 class Law:
     """loss = fn(**inputs, **parameters); `inputs` names the unit of each, which several may share.
 
-    fn takes arrays of one shape (runs,) for each input and a number for each parameter, and returns (runs,).
+    fn takes arrays of one shape (runs,) for each input and a number for each parameter, and returns (runs,). A law that
+    `rises` may do so with its sizes: of successes, or with breaks. From others, data that rise with all are refused.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Law:
     inputs: Mapping[str, str]
     parameters: Mapping[str, Parameter]
     source: str = ""
+    rises: bool = False
 
     def __call__(self, **values: Any) -> Array:
         """The loss at inputs and parameters, all by name."""

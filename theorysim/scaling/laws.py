@@ -266,7 +266,9 @@ def broken_law(breaks: int) -> Law:
             f"f{i}": Parameter(0.1, 1.0),
             f"c{i}": Parameter(-1.0, 1.0, positive=False),
         }
-    return Law("broken" if breaks == 1 else f"broken{breaks}", broken, {"x": "x"}, parameters, "arXiv:2210.14891")
+    return Law(
+        "broken" if breaks == 1 else f"broken{breaks}", broken, {"x": "x"}, parameters, "arXiv:2210.14891", rises=True
+    )
 
 
 CHINCHILLA = {"E": FLOOR, "A": _scale(n="alpha"), "B": _scale(d="beta"), "alpha": EXPONENT, "beta": EXPONENT}
@@ -426,6 +428,7 @@ LAWS: dict[str, Law] = {
             {"n": "n"},
             {"c": Parameter(0.05, 10.0, {"n": lambda values: values["alpha"]}), "alpha": EXPONENT},
             "arXiv:2310.03262",
+            rises=True,
         ),
         Law(
             "resampling",
@@ -433,6 +436,7 @@ LAWS: dict[str, Law] = {
             {"k": "k"},
             {"ceiling": Parameter(0.5, 5.0, {"loss": 1}), "rate": Parameter(0.01, 10.0, {"k": -1})},
             "arXiv:2411.17501",
+            rises=True,
         ),
     )
 }

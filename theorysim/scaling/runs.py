@@ -72,13 +72,13 @@ def require_telling(inputs: Mapping[str, np.ndarray], loss: np.ndarray) -> None:
 def require_falling(law: Law, inputs: Mapping[str, np.ndarray], loss: np.ndarray) -> None:
     """Refuse losses that rise with all sizes, warn of those that rise with one, by a plane through logarithms.
 
-    A law with breaks may rise, and so may a law that is not of the registry: they are warned of. A slope counts from
-    four of its standard errors on.
+    Of a law that is not of the registry they are warned of; one that `rises` is let pass. A slope counts from four of
+    its standard errors on.
 
     **Raises:** `RunsError`.
     """
     sizes = {name: np.log(values) for name, values in inputs.items() if name in SIZES}
-    if not sizes or len(loss) < len(sizes) + 3:
+    if law.rises or not sizes or len(loss) < len(sizes) + 3:
         return
     design = np.stack([*sizes.values(), np.ones(len(loss))], 1)
     design[:, :-1] -= design[:, :-1].mean(0)
@@ -89,7 +89,7 @@ def require_falling(law: Law, inputs: Mapping[str, np.ndarray], loss: np.ndarray
     if not rising:
         return
     what = f"the loss rises with {' and '.join(rising)}: is the column an accuracy? Give a loss, or 1 - accuracy"
-    if len(rising) == len(sizes) and law.source and not law.name.startswith("broken"):
+    if len(rising) == len(sizes) and law.source:
         raise RunsError(what)
     warnings.warn(f"{what}; or are the learning rates of large runs too large?", RunsWarning, stacklevel=3)
 
