@@ -44,7 +44,7 @@ class HeldOut(NamedTuple):
 
     def widening(self, decades: np.ndarray) -> np.ndarray:
         """What the interval of a run so many decades beyond all runs is wider by, in log losses."""
-        return np.where(decades > 0, np.nan_to_num(self.rms) * np.maximum(decades, 0) / self.decades, 0.0)
+        return np.nan_to_num(self.rms / self.decades) * np.maximum(decades, 0.0)
 
     def sentence(self) -> str:
         """In words."""
