@@ -46,7 +46,7 @@ def test_the_best_readout_falls_as_the_theory_of_random_features():
     ("call", "message"),
     [
         (
-            lambda: ts.networks.power_law_teacher(9, eigenvalue_decay=1.0, target=1.0),
+            lambda: ts.networks.power_law_teacher(9, eigenvalue_decay=1.0, target_decay=1.0),
             r"target_decay=1.0: give an exponent > 1",
         ),
         (

@@ -56,11 +56,11 @@ def columns(law: Law, runs: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], n
 
 
 def require_telling(inputs: Mapping[str, np.ndarray], loss: np.ndarray) -> None:
-    """Refuse losses that are all the same, and an input for a loss.
+    """Refuse losses of several runs that are all the same, and an input for a loss.
 
     **Raises:** `RunsError`.
     """
-    if np.ptp(np.log(loss)) < SAME_LOSS:
+    if len(loss) > 1 and np.ptp(np.log(loss)) < SAME_LOSS:
         raise RunsError(
             f"loss is {loss[0]:.4g} in all runs, and depends on no {' or '.join(inputs)}: is it the right column?"
         )
