@@ -62,11 +62,12 @@ def _checked(fn: Callable[P, Array]) -> Callable[P, Array]:
 def variance_map(activation: Activation, q: ScalarLike, *, weight_var: ScalarLike, bias_var: ScalarLike) -> Scalar:
     """V(q): the variance of the next layer's preactivations (arXiv:1606.05340, eq. 3).
 
-    From a closed dual at any q; by quadrature, to 1e-8, and NaN where the nodes do not resolve phi(sqrt(q) z).
+    From a closed dual at any q; of others, and of tanh, softplus and silu, by quadrature, to 1e-8, and NaN where its
+    nodes do not resolve phi(sqrt(q) z): for tanh from about q = 100 on.
 
     **Raises:** `ValueError` for a negative variance.
     """
-    return weight_var * _at_any_variance(activation, _mean_square, activation.closed_dual, q) + bias_var
+    return weight_var * _mean_square(activation, q) + bias_var
 
 
 @_checked
@@ -104,7 +105,7 @@ def chi(activation: Activation, q: ScalarLike, *, weight_var: ScalarLike) -> Sca
 
     **Raises:** `ValueError` for a negative variance.
     """
-    return weight_var * _at_any_variance(activation, _mean_square_slope, activation.closed_dual_derivative, q)
+    return weight_var * _mean_square_slope(activation, q)
 
 
 @_checked
@@ -238,20 +239,10 @@ def _mean_square_slope(activation: Activation, q: ScalarLike) -> Scalar:
 
 
 def _mean(activation: Activation, square: Callable[[Array], Array], closed: Dual | None, q: Scalar) -> Scalar:
-    """E square(sqrt(q) z): a closed dual, or quadrature up to the largest variance that is tabulated."""
+    """E square(sqrt(q) z): a closed dual, or quadrature, which is faster than a costly one."""
     if closed is None or activation.costly:
         return gaussian_mean(square, q, activation.kinks)
     return closed(q, q, q)
-
-
-def _at_any_variance(activation: Activation, mean: Callable[..., Scalar], closed: Dual | None, q: ScalarLike) -> Scalar:
-    """`mean`, and beyond what quadrature resolves a closed dual, however costly."""
-    (q,) = as_floats(q)
-    if closed is None or not activation.costly:
-        return mean(activation, q)
-    small = q <= LARGEST
-    beyond = jnp.where(small, 1.0, q)
-    return jnp.where(small, mean(activation, jnp.where(small, q, 1.0)), closed(beyond, beyond, beyond))
 
 
 # Tables: functions of the variance are entire on the scale of asinh(sqrt(q)), and even in it. They depend on the
